@@ -1,0 +1,1 @@
+"""Evertrue: one YAML file and a table become a model service on Ray that keeps itself true."""

@@ -1,0 +1,1 @@
+"""The network, its graph, and the bundle that carries it."""

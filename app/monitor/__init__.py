@@ -1,0 +1,1 @@
+"""What the model sees, counted, to be held against what it was trained on."""

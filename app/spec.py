@@ -1,0 +1,377 @@
+"""What a user declares: the types of the one YAML file. Reading the file is `app.declaration`'s work.
+
+Every key has a description; the reference in docs/declaration.md and the editors' JSON Schema are
+generated from here.
+"""
+
+import datetime as dt
+import re
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, dt.timedelta):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("a duration is a number and a unit (s, m, h, d, w), such as 30m or 90d")
+    return dt.timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+def _write_duration(value: dt.timedelta) -> str:
+    return f"{value.total_seconds():g}s"
+
+
+def _moment(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            value = dt.datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError("a moment is an ISO 8601 date or date and time, such as 2013-03-01") from None
+    if isinstance(value, dt.datetime):
+        return value.astimezone(dt.UTC) if value.tzinfo else value.replace(tzinfo=dt.UTC)
+    if isinstance(value, dt.date):
+        return dt.datetime(value.year, value.month, value.day, tzinfo=dt.UTC)
+    return value
+
+
+Duration = Annotated[
+    dt.timedelta,
+    BeforeValidator(_duration, json_schema_input_type=str),
+    PlainSerializer(_write_duration),
+]
+"""A length of time: a number and one of s, m, h, d, w."""
+
+Moment = Annotated[dt.datetime, BeforeValidator(_moment, json_schema_input_type=str)]
+"""A date or date and time, ISO 8601; UTC when it names no zone."""
+
+Value: TypeAlias = str | int | float | bool
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Task(_Section):
+    """What is predicted."""
+
+    target: str = Field(min_length=1, description="Column that holds what is to be predicted.")
+    type: Literal["auto", "binary", "multiclass", "regression"] = Field(
+        "auto",
+        description="Kind of prediction. `auto`: two values are binary; text or up to 20 whole numbers are "
+        "multiclass; other numbers are regression.",
+    )
+    positive: Value | None = Field(
+        None,
+        description="Binary only: the target's value that counts as 1. Left out: true, 1, or the later "
+        "of the two in sorted order.",
+    )
+    threshold: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="Binary only: the score from which the answer's `label` is the positive one.",
+    )
+
+
+class Split(_Section):
+    """Which rows train, which validate, which test; by time wherever a time column is declared."""
+
+    train_from: Moment | None = Field(None, description="Rows before this moment are left aside.")
+    train_until: Moment | None = Field(
+        None, description="Rows from this moment on are test rows. Left out: the newest `test` fraction."
+    )
+    test: float = Field(
+        0.15, ge=0, lt=1, description="Fraction of rows, the newest, that test. Unused with `train_until`."
+    )
+    validation: float = Field(
+        0.15, gt=0, lt=1, description="Fraction of the training rows, the newest, that validate."
+    )
+    gap: Duration = Field(
+        dt.timedelta(0),
+        description="Rows this close before a later part are left aside, because their label was not known yet.",
+    )
+
+
+class Data(_Section):
+    """Where the table is and how it is read."""
+
+    source: str | list[str] = Field(
+        description="Path, URI, folder or glob of the table's files, or a list of these; relative to this file."
+    )
+    format: Literal["auto", "parquet", "csv", "jsonl", "arrow"] = Field(
+        "auto",
+        description="File format; `auto` goes by the suffix (.parquet .csv .jsonl .ndjson .arrow .feather).",
+    )
+    key: str | None = Field(None, description="Column that names a row, unique; becomes the `id` of requests.")
+    time: str | None = Field(None, description="Column that says when the row happened (event time).")
+    timezone: str = Field("UTC", description="IANA zone of times that carry none.")
+    exclude: list[str] = Field(
+        default_factory=list, description="Columns that are never features, such as those not known in time."
+    )
+    split: Split = Field(default_factory=Split, description="Training, validation and test rows.")
+
+
+class NumberFeature(_Section):
+    """A quantity: one float32 with NaN for missing."""
+
+    type: Literal["number"] = Field(description="A quantity.")
+    required: bool = Field(False, description="Null is refused, in data and in requests.")
+    min: float | None = Field(None, description="Smallest value allowed.")
+    max: float | None = Field(None, description="Largest value allowed.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "NumberFeature":
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        return self
+
+
+class CategoryFeature(_Section):
+    """One of a set of names, whole numbers or truth values: one id into a vocabulary."""
+
+    type: Literal["category"] = Field(description="One of a set of values.")
+    required: bool = Field(False, description="Null is refused, in data and in requests.")
+    values: list[Value] | None = Field(
+        None,
+        min_length=1,
+        description="The values allowed; others are refused. Left out: any, learned from the data.",
+    )
+    max_categories: int = Field(
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="The most common values that get an id of their own; the rest share one.",
+    )
+
+
+Feature = Annotated[NumberFeature | CategoryFeature, Field(discriminator="type")]
+"""A feature by its `type`; further kinds (text, image) are further classes here."""
+
+
+def _feature_shorthand(value: object) -> object:
+    return {"type": value} if isinstance(value, str) else value
+
+
+FeatureOrShorthand = Annotated[
+    Feature,
+    BeforeValidator(_feature_shorthand, json_schema_input_type=Feature | Literal["number", "category"]),
+]
+
+
+class Rule(_Section):
+    """A quality rule of the user's own."""
+
+    name: str = Field(min_length=1, description="Name shown with the rows it rejects.")
+    expression: str = Field(
+        min_length=1,
+        description="SQL expression over the table's columns; a row where it is false is rejected, null passes.",
+    )
+
+
+class Quality(_Section):
+    """What is done with rows that break the contract."""
+
+    max_rejected: float = Field(0.05, ge=0, le=1, description="Fraction of rejected rows above which the run stops.")
+    future: Literal["reject", "keep"] = Field("reject", description="What happens to rows whose time lies after now.")
+    rules: list[Rule] = Field(default_factory=list, description="Rules of your own.")
+
+
+class Model(_Section):
+    """The network."""
+
+    width: int = Field(256, ge=4, le=8192, description="Units of each hidden layer.")
+    depth: int = Field(2, ge=1, le=16, description="Hidden layers.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Fraction of hidden units dropped in training.")
+    number_embedding: int = Field(16, ge=1, le=256, description="Size of a number's periodic embedding.")
+    frequencies: int = Field(32, ge=1, le=512, description="Frequencies of a number's periodic embedding.")
+    frequency_scale: float = Field(
+        0.1, gt=0, le=100, description="Standard deviation of the frequencies when training starts."
+    )
+    category_embedding: int = Field(
+        16, ge=1, le=1024, description="Largest size of a category's embedding; small vocabularies get less."
+    )
+
+
+class Workers(_Section):
+    """An elastic range of training workers."""
+
+    min: int = Field(ge=1, description="Fewest workers training goes on with.")
+    max: int = Field(ge=1, description="Most workers used when the cluster has room.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Workers":
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+
+class Train(_Section):
+    """How the network is trained."""
+
+    epochs: int = Field(20, ge=1, description="Most passes over the training rows.")
+    batch_size: int = Field(1024, ge=2, description="Rows of one step, over all workers together.")
+    learning_rate: float = Field(0.001, gt=0, description="Peak learning rate of AdamW.")
+    weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW.")
+    warmup: float = Field(0.05, ge=0, lt=1, description="Fraction of all steps in which the rate rises to its peak.")
+    gradient_clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    patience: int = Field(4, ge=1, description="Epochs without a better validation loss before training stops.")
+    seed: int = Field(0, ge=0, description="Seed of initial weights and row order.")
+    num_workers: int | Workers = Field(
+        0, description="Training workers; 0 trains in the driver, {min, max} follows the cluster's size."
+    )
+    cpus_per_worker: float = Field(1, gt=0, description="CPUs a worker reserves.")
+    use_gpu: Literal["auto"] | bool = Field("auto", description="Train on GPUs; `auto` when the cluster has any.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Arithmetic of the forward pass; `auto` is bfloat16 on GPUs that have it."
+    )
+    loader: Literal["auto", "memory", "stream"] = Field(
+        "auto",
+        description="`memory` keeps all encoded rows in the object store, `stream` reads them batch by batch; "
+        "`auto` keeps them when they fill less than a third of it.",
+    )
+    max_failures: int = Field(3, ge=0, description="Times a run resumes after a lost worker.")
+    baseline: bool = Field(True, description="Also train LightGBM on the same features, and report both.")
+
+
+class Tune(_Section):
+    """How a better network is searched for (validated now, read by the search job)."""
+
+    trials: int = Field(24, ge=1, description="Trials of a search.")
+    time_budget: Duration | None = Field(None, description="Time after which a search starts no more trials.")
+
+
+class Gate(_Section):
+    """What a challenger has to prove before it may serve."""
+
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of every interval.")
+    margin: float = Field(
+        0.02,
+        ge=0,
+        description="Relative loss by which a version may trail the baseline, or on one slice the champion, and pass.",
+    )
+    slices: list[str] = Field(
+        default_factory=list, description="Columns whose every common value is judged and reported apart."
+    )
+    min_rows: int = Field(500, ge=1, description="Fewest labelled rows a verdict may rest on.")
+    resamples: int = Field(1000, ge=100, description="Bootstrap resamples (of days where there is a time).")
+    max_latency: Duration = Field(
+        dt.timedelta(milliseconds=20), description="Largest 99th percentile of one row's prediction."
+    )
+    max_megabytes: float = Field(100, gt=0, description="Largest size of the bundle.")
+
+
+class Serve(_Section):
+    """How the endpoint answers."""
+
+    host: str = Field("127.0.0.1", description="Address the endpoint listens on; loopback unless told otherwise.")
+    port: int = Field(8000, ge=1, le=65535, description="Port the endpoint listens on.")
+    min_replicas: int = Field(1, ge=1, description="Fewest replicas.")
+    max_replicas: int = Field(4, ge=1, description="Most replicas.")
+    target_ongoing_requests: float = Field(
+        64, gt=0, description="Requests in flight a replica is meant to carry; more of them start another."
+    )
+    max_ongoing_requests: int = Field(512, ge=1, description="Most requests one replica works on at once.")
+    max_queued_requests: int = Field(
+        512,
+        ge=0,
+        description="Requests that may wait for a replica; beyond it the answer is 429 with Retry-After.",
+    )
+    max_batch_rows: int = Field(1024, ge=1, description="Most rows of small requests scored together.")
+    max_request_rows: int = Field(100_000, ge=1, description="Most rows of one request.")
+    max_request_bytes: int = Field(33_554_432, ge=1024, description="Largest request body.")
+    cpus_per_replica: float = Field(1, gt=0, description="CPUs a replica reserves.")
+    use_gpu: Literal["auto"] | bool = Field(
+        False,
+        description="Answer on GPUs; `auto` when the cluster has any. A small network is faster without.",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Serve":
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+        return self
+
+
+class Drift(_Section):
+    """What the bundle remembers of its training data, for drift to be held against."""
+
+    bins: int = Field(32, ge=4, le=256, description="Histogram bins of a number.")
+    season: Literal["none", "hour_of_week", "hour_of_day"] = Field(
+        "hour_of_day",
+        description="Season slots of the reference: `hour_of_day` by weekday or weekend (48), `hour_of_week` (168).",
+    )
+    components: int = Field(20, ge=0, le=100, description="Most principal components watched as virtual features.")
+
+
+class Retrain(_Section):
+    """What a retraining rests on."""
+
+    window: Literal["all"] | Duration = Field(
+        "all",
+        description="Rows a training uses: all, or those this close before the end of the training part.",
+    )
+
+
+class Rollout(_Section):
+    """What happens to a version that passed the gate."""
+
+    promote: Literal["auto", "manual"] = Field(
+        "auto", description="`auto`: a version that passes becomes champion; `manual`: it stays challenger."
+    )
+
+
+class Spec(_Section):
+    """One declaration: all a user wants, in one object."""
+
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9-]{0,62}$",
+        description="Name of the service, the model and its address: lower-case letters, digits, hyphens.",
+    )
+    task: Task = Field(description="What is predicted.")
+    data: Data = Field(description="The table.")
+    features: dict[str, FeatureOrShorthand] | None = Field(
+        None,
+        description="Columns the network sees: `number` or `category`, or a mapping with limits. Left out: every "
+        "column but target, key, time and `data.exclude`, by its type.",
+    )
+    quality: Quality = Field(default_factory=Quality, description="What is done with bad rows.")
+    model: Model = Field(default_factory=Model, description="The network.")
+    train: Train = Field(default_factory=Train, description="Its training.")
+    tune: Tune = Field(default_factory=Tune, description="The search for a better one.")
+    gate: Gate = Field(default_factory=Gate, description="What a version must prove.")
+    serve: Serve = Field(default_factory=Serve, description="The endpoint.")
+    drift: Drift = Field(default_factory=Drift, description="The reference that drift is held against.")
+    retrain: Retrain = Field(default_factory=Retrain, description="Later trainings.")
+    rollout: Rollout = Field(default_factory=Rollout, description="How a version goes live.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Spec":
+        reserved = {"the target": self.task.target, "data.key": self.data.key, "data.time": self.data.time}
+        columns = [column for column in reserved.values() if column is not None]
+        if len(columns) != len(set(columns)):
+            raise ValueError(f"target, key and time must be different columns, found {columns}")
+        for name in self.features or {}:
+            for role, column in reserved.items():
+                if name == column:
+                    raise ValueError(f"features: {name!r} is {role} and cannot be a feature")
+            if name in self.data.exclude:
+                raise ValueError(f"features: {name!r} is also in data.exclude")
+        if self.task.positive is not None and self.task.type in ("multiclass", "regression"):
+            raise ValueError(f"task.positive is for binary tasks; task.type is {self.task.type}")
+        split = self.data.split
+        if self.data.time is None and (split.train_from or split.train_until or split.gap):
+            raise ValueError("data.split by moments or with a gap needs data.time")
+        if self.data.time is None and self.retrain.window != "all":
+            raise ValueError("retrain.window needs data.time")
+        if split.train_from and split.train_until and split.train_from >= split.train_until:
+            raise ValueError("data.split.train_from must be before data.split.train_until")
+        return self
+
+    def dump(self) -> dict[str, Any]:
+        """Return the declaration as plain JSON values, every default written out."""
+        return self.model_dump(mode="json")

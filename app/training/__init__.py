@@ -1,0 +1,1 @@
+"""From features to a proven network: loop, trainer, metrics, baseline, gate."""
