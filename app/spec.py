@@ -6,60 +6,137 @@ generated from here.
 
 import datetime as dt
 import re
-from typing import Annotated, Any, Literal, TypeAlias
+import zoneinfo
+from collections import Counter
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
 
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+DURATION = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d|w)$"
+MOMENT = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:\d{2})?)?$"
+NAME = r"^[a-z][a-z0-9-]{0,62}$"
+
+_MICROSECONDS = {
+    "w": 604_800_000_000,
+    "d": 86_400_000_000,
+    "h": 3_600_000_000,
+    "m": 60_000_000,
+    "s": 1_000_000,
+    "ms": 1000,
+}
 
 
-def _duration(value: object) -> object:
-    if isinstance(value, dt.timedelta):
-        return value
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError("a duration is a number and a unit (s, m, h, d, w), such as 30m or 90d")
-    return dt.timedelta(seconds=float(match[1]) * _UNITS[match[2]])
-
-
-def _write_duration(value: dt.timedelta) -> str:
-    return f"{value.total_seconds():g}s"
-
-
-def _moment(value: object) -> object:
-    if isinstance(value, str):
+def _duration(value: object) -> dt.timedelta:
+    if isinstance(value, str) and (match := re.fullmatch(r"([0-9.]+)([a-z]+)", value)) and re.search(DURATION, value):
         try:
-            value = dt.datetime.fromisoformat(value)
-        except ValueError:
-            raise ValueError("a moment is an ISO 8601 date or date and time, such as 2013-03-01") from None
+            return dt.timedelta(microseconds=int(Decimal(match[1]) * _MICROSECONDS[match[2]]))
+        except OverflowError:
+            raise ValueError("longer than any calendar") from None
+    if isinstance(value, dt.timedelta) and value >= dt.timedelta(0):
+        return value
+    raise ValueError("not a duration")
+
+
+def _longer_than_nothing(value: dt.timedelta) -> dt.timedelta:
+    if not value:
+        raise ValueError("must be longer than 0s")
+    return value
+
+
+def write_duration(value: dt.timedelta) -> str:
+    """Write it in the largest unit that needs no fraction."""
+    whole = value // dt.timedelta(microseconds=1)
+    for unit, size in _MICROSECONDS.items():
+        if whole and whole % size == 0:
+            return f"{whole // size}{unit}"
+    return f"{whole // 1000}.{whole % 1000:03}ms" if whole else "0s"
+
+
+def _moment(value: object) -> dt.datetime:
+    if isinstance(value, str) and re.search(MOMENT, value):
+        value = dt.datetime.fromisoformat(value)
     if isinstance(value, dt.datetime):
-        return value.astimezone(dt.UTC) if value.tzinfo else value.replace(tzinfo=dt.UTC)
+        try:
+            return value.astimezone(dt.UTC) if value.tzinfo else value.replace(tzinfo=dt.UTC)
+        except OverflowError:
+            raise ValueError("outside the calendar") from None
     if isinstance(value, dt.date):
         return dt.datetime(value.year, value.month, value.day, tzinfo=dt.UTC)
+    raise ValueError("not a moment")
+
+
+def _zone(value: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(value)
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+        raise ValueError("not an IANA zone such as UTC or America/New_York") from None
     return value
 
 
 Duration = Annotated[
     dt.timedelta,
-    BeforeValidator(_duration, json_schema_input_type=str),
-    PlainSerializer(_write_duration),
+    BeforeValidator(_duration),
+    PlainSerializer(write_duration),
+    WithJsonSchema({"type": "string", "pattern": DURATION}),
 ]
-"""A length of time: a number and one of s, m, h, d, w."""
+"""A length of time: a number and one of ms, s, m, h, d, w."""
 
-Moment = Annotated[dt.datetime, BeforeValidator(_moment, json_schema_input_type=str)]
+PositiveDuration = Annotated[Duration, AfterValidator(_longer_than_nothing)]
+"""A length of time that is not zero."""
+
+Moment = Annotated[dt.datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "pattern": MOMENT})]
 """A date or date and time, ISO 8601; UTC when it names no zone."""
+
+Zone = Annotated[str, AfterValidator(_zone)]
+"""An IANA time zone's name."""
+
+Column = Annotated[str, Field(min_length=1)]
+"""A column's name."""
 
 Value: TypeAlias = str | int | float | bool
 
 
+Conflict: TypeAlias = tuple[tuple[str, ...], str]
+"""The key to change (its path below the section that finds the conflict) and why."""
+
+
+class ConflictError(ValueError):
+    """Keys that are right by themselves and do not go together."""
+
+    def __init__(self, conflicts: list[Conflict]) -> None:
+        super().__init__("; ".join(f"{'.'.join(key)}: {why}" for key, why in conflicts))
+        self.conflicts = conflicts
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield what cannot go together in this section."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _without_conflicts(self) -> Self:
+        if conflicts := list(self.conflicts()):
+            raise ConflictError(conflicts)
+        return self
 
 
 class Task(_Section):
     """What is predicted."""
 
-    target: str = Field(min_length=1, description="Column that holds what is to be predicted.")
+    target: Column = Field(description="Column that holds what is to be predicted.", examples=["late"])
     type: Literal["auto", "binary", "multiclass", "regression"] = Field(
         "auto",
         description="Kind of prediction. `auto`: two values are binary; text or up to 20 whole numbers are "
@@ -69,6 +146,7 @@ class Task(_Section):
         None,
         description="Binary only: the target's value that counts as 1. Left out: true, 1, or the later "
         "of the two in sorted order.",
+        examples=[True],
     )
     threshold: float = Field(
         0.5,
@@ -81,9 +159,13 @@ class Task(_Section):
 class Split(_Section):
     """Which rows train, which validate, which test; by time wherever a time column is declared."""
 
-    train_from: Moment | None = Field(None, description="Rows before this moment are left aside.")
+    train_from: Moment | None = Field(
+        None, description="Rows before this moment are left aside.", examples=["2013-01-01"]
+    )
     train_until: Moment | None = Field(
-        None, description="Rows from this moment on are test rows. Left out: the newest `test` fraction."
+        None,
+        description="Rows from this moment on are test rows. Left out: the newest `test` fraction.",
+        examples=["2013-03-01"],
     )
     test: float = Field(
         0.15, ge=0, lt=1, description="Fraction of rows, the newest, that test. Unused with `train_until`."
@@ -100,18 +182,25 @@ class Split(_Section):
 class Data(_Section):
     """Where the table is and how it is read."""
 
-    source: str | list[str] = Field(
-        description="Path, URI, folder or glob of the table's files, or a list of these; relative to this file."
+    source: Annotated[str, Field(min_length=1)] | Annotated[list[Column], Field(min_length=1)] = Field(
+        description="Path, URI, folder or glob of the table's files, or a list of these; relative to this file.",
+        examples=["flights.parquet"],
     )
     format: Literal["auto", "parquet", "csv", "jsonl", "arrow"] = Field(
         "auto",
         description="File format; `auto` goes by the suffix (.parquet .csv .jsonl .ndjson .arrow .feather).",
     )
-    key: str | None = Field(None, description="Column that names a row, unique; becomes the `id` of requests.")
-    time: str | None = Field(None, description="Column that says when the row happened (event time).")
-    timezone: str = Field("UTC", description="IANA zone of times that carry none.")
-    exclude: list[str] = Field(
-        default_factory=list, description="Columns that are never features, such as those not known in time."
+    key: Column | None = Field(
+        None, description="Column that names a row, unique; becomes the `id` of requests.", examples=["flight_id"]
+    )
+    time: Column | None = Field(
+        None, description="Column that says when the row happened (event time).", examples=["scheduled"]
+    )
+    timezone: Zone = Field("UTC", description="IANA zone of times that carry none.")
+    exclude: list[Column] = Field(
+        default_factory=list,
+        description="Columns that are never features, such as those not known in time.",
+        examples=[["dep_delay"]],
     )
     split: Split = Field(default_factory=Split, description="Training, validation and test rows.")
 
@@ -119,27 +208,26 @@ class Data(_Section):
 class NumberFeature(_Section):
     """A quantity: one float32 with NaN for missing."""
 
-    type: Literal["number"] = Field(description="A quantity.")
+    type: Literal["number"] = Field(description="A quantity.", examples=["number"])
     required: bool = Field(False, description="Null is refused, in data and in requests.")
-    min: float | None = Field(None, description="Smallest value allowed.")
-    max: float | None = Field(None, description="Largest value allowed.")
+    min: float | None = Field(None, description="Smallest value allowed.", examples=[0.0])
+    max: float | None = Field(None, description="Largest value allowed.", examples=[5000.0])
 
-    @model_validator(mode="after")
-    def _ordered(self) -> "NumberFeature":
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield limits that no value could keep."""
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
-        return self
+            yield ("min",), f"{self.min:g} is above max {self.max:g}"
 
 
 class CategoryFeature(_Section):
     """One of a set of names, whole numbers or truth values: one id into a vocabulary."""
 
-    type: Literal["category"] = Field(description="One of a set of values.")
+    type: Literal["category"] = Field(description="One of a set of values.", examples=["category"])
     required: bool = Field(False, description="Null is refused, in data and in requests.")
-    values: list[Value] | None = Field(
+    values: Annotated[list[str | int | bool], Field(min_length=1)] | None = Field(
         None,
-        min_length=1,
-        description="The values allowed; others are refused. Left out: any, learned from the data.",
+        description="The values allowed, all of one kind; others are refused. Left out: any, learned from the data.",
+        examples=[["EWR", "JFK", "LGA"]],
     )
     max_categories: int = Field(
         1000,
@@ -147,6 +235,14 @@ class CategoryFeature(_Section):
         le=1_000_000,
         description="The most common values that get an id of their own; the rest share one.",
     )
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield values of several kinds and values given twice."""
+        values = self.values or []
+        if len({type(value) for value in values}) > 1:
+            yield ("values",), "text, whole numbers and truth values cannot be mixed; quote what is meant as text"
+        elif repeated := [value for value, count in Counter(values).items() if count > 1]:
+            yield ("values",), f"given more than once: {', '.join(map(repr, repeated))}"
 
 
 Feature = Annotated[NumberFeature | CategoryFeature, Field(discriminator="type")]
@@ -161,15 +257,17 @@ FeatureOrShorthand = Annotated[
     Feature,
     BeforeValidator(_feature_shorthand, json_schema_input_type=Feature | Literal["number", "category"]),
 ]
+"""A feature, or its kind alone."""
 
 
 class Rule(_Section):
     """A quality rule of the user's own."""
 
-    name: str = Field(min_length=1, description="Name shown with the rows it rejects.")
+    name: str = Field(min_length=1, description="Name shown with the rows it rejects.", examples=["arrives_later"])
     expression: str = Field(
         min_length=1,
         description="SQL expression over the table's columns; a row where it is false is rejected, null passes.",
+        examples=["sched_arr_utc > scheduled"],
     )
 
 
@@ -179,6 +277,12 @@ class Quality(_Section):
     max_rejected: float = Field(0.05, ge=0, le=1, description="Fraction of rejected rows above which the run stops.")
     future: Literal["reject", "keep"] = Field("reject", description="What happens to rows whose time lies after now.")
     rules: list[Rule] = Field(default_factory=list, description="Rules of your own.")
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield names that two rules share: the reason of a rejected row would be unclear."""
+        for name, count in Counter(rule.name for rule in self.rules).items():
+            if count > 1:
+                yield ("rules",), f"the name {name!r} is given {count} times"
 
 
 class Model(_Section):
@@ -200,28 +304,27 @@ class Model(_Section):
 class Workers(_Section):
     """An elastic range of training workers."""
 
-    min: int = Field(ge=1, description="Fewest workers training goes on with.")
-    max: int = Field(ge=1, description="Most workers used when the cluster has room.")
+    min: int = Field(ge=1, le=10_000, description="Fewest workers training goes on with.")
+    max: int = Field(ge=1, le=10_000, description="Most workers used when the cluster has room.")
 
-    @model_validator(mode="after")
-    def _ordered(self) -> "Workers":
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield an empty range."""
         if self.min > self.max:
-            raise ValueError(f"min {self.min} is above max {self.max}")
-        return self
+            yield ("min",), f"{self.min} is above max {self.max}"
 
 
 class Train(_Section):
     """How the network is trained."""
 
-    epochs: int = Field(20, ge=1, description="Most passes over the training rows.")
-    batch_size: int = Field(1024, ge=2, description="Rows of one step, over all workers together.")
+    epochs: int = Field(20, ge=1, le=1_000_000, description="Most passes over the training rows.")
+    batch_size: int = Field(1024, ge=2, le=16_777_216, description="Rows of one step, over all workers together.")
     learning_rate: float = Field(0.001, gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW.")
     warmup: float = Field(0.05, ge=0, lt=1, description="Fraction of all steps in which the rate rises to its peak.")
     gradient_clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
     patience: int = Field(4, ge=1, description="Epochs without a better validation loss before training stops.")
-    seed: int = Field(0, ge=0, description="Seed of initial weights and row order.")
-    num_workers: int | Workers = Field(
+    seed: int = Field(0, ge=0, le=4_294_967_295, description="Seed of initial weights and row order.")
+    num_workers: Annotated[int, Field(ge=0, le=10_000)] | Workers = Field(
         0, description="Training workers; 0 trains in the driver, {min, max} follows the cluster's size."
     )
     cpus_per_worker: float = Field(1, gt=0, description="CPUs a worker reserves.")
@@ -241,8 +344,10 @@ class Train(_Section):
 class Tune(_Section):
     """How a better network is searched for (validated now, read by the search job)."""
 
-    trials: int = Field(24, ge=1, description="Trials of a search.")
-    time_budget: Duration | None = Field(None, description="Time after which a search starts no more trials.")
+    trials: int = Field(24, ge=1, le=100_000, description="Trials of a search.")
+    time_budget: PositiveDuration | None = Field(
+        None, description="Time after which a search starts no more trials.", examples=["30m"]
+    )
 
 
 class Gate(_Section):
@@ -254,12 +359,16 @@ class Gate(_Section):
         ge=0,
         description="Relative loss by which a version may trail the baseline, or on one slice the champion, and pass.",
     )
-    slices: list[str] = Field(
-        default_factory=list, description="Columns whose every common value is judged and reported apart."
+    slices: list[Column] = Field(
+        default_factory=list,
+        description="Columns whose every common value is judged and reported apart.",
+        examples=[["origin"]],
     )
     min_rows: int = Field(500, ge=1, description="Fewest labelled rows a verdict may rest on.")
-    resamples: int = Field(1000, ge=100, description="Bootstrap resamples (of days where there is a time).")
-    max_latency: Duration = Field(
+    resamples: int = Field(
+        1000, ge=100, le=100_000, description="Bootstrap resamples (of days where there is a time)."
+    )
+    max_latency: PositiveDuration = Field(
         dt.timedelta(milliseconds=20), description="Largest 99th percentile of one row's prediction."
     )
     max_megabytes: float = Field(100, gt=0, description="Largest size of the bundle.")
@@ -268,7 +377,9 @@ class Gate(_Section):
 class Serve(_Section):
     """How the endpoint answers."""
 
-    host: str = Field("127.0.0.1", description="Address the endpoint listens on; loopback unless told otherwise.")
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="Address the endpoint listens on; loopback unless told otherwise."
+    )
     port: int = Field(8000, ge=1, le=65535, description="Port the endpoint listens on.")
     min_replicas: int = Field(1, ge=1, description="Fewest replicas.")
     max_replicas: int = Field(4, ge=1, description="Most replicas.")
@@ -290,11 +401,16 @@ class Serve(_Section):
         description="Answer on GPUs; `auto` when the cluster has any. A small network is faster without.",
     )
 
-    @model_validator(mode="after")
-    def _ordered(self) -> "Serve":
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield limits that could never be reached."""
         if self.min_replicas > self.max_replicas:
-            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
-        return self
+            yield ("min_replicas",), f"{self.min_replicas} is above max_replicas {self.max_replicas}"
+        if self.target_ongoing_requests > self.max_ongoing_requests:
+            yield (
+                ("target_ongoing_requests",),
+                f"{self.target_ongoing_requests:g} is above max_ongoing_requests {self.max_ongoing_requests}, "
+                "so no replica would ever be added",
+            )
 
 
 class Drift(_Section):
@@ -311,7 +427,7 @@ class Drift(_Section):
 class Retrain(_Section):
     """What a retraining rests on."""
 
-    window: Literal["all"] | Duration = Field(
+    window: Literal["all"] | PositiveDuration = Field(
         "all",
         description="Rows a training uses: all, or those this close before the end of the training part.",
     )
@@ -329,12 +445,13 @@ class Spec(_Section):
     """One declaration: all a user wants, in one object."""
 
     name: str = Field(
-        pattern=r"^[a-z][a-z0-9-]{0,62}$",
+        pattern=NAME,
         description="Name of the service, the model and its address: lower-case letters, digits, hyphens.",
+        examples=["flights"],
     )
     task: Task = Field(description="What is predicted.")
     data: Data = Field(description="The table.")
-    features: dict[str, FeatureOrShorthand] | None = Field(
+    features: dict[Column, FeatureOrShorthand] | None = Field(
         None,
         description="Columns the network sees: `number` or `category`, or a mapping with limits. Left out: every "
         "column but target, key, time and `data.exclude`, by its type.",
@@ -349,28 +466,38 @@ class Spec(_Section):
     retrain: Retrain = Field(default_factory=Retrain, description="Later trainings.")
     rollout: Rollout = Field(default_factory=Rollout, description="How a version goes live.")
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "Spec":
-        reserved = {"the target": self.task.target, "data.key": self.data.key, "data.time": self.data.time}
-        columns = [column for column in reserved.values() if column is not None]
-        if len(columns) != len(set(columns)):
-            raise ValueError(f"target, key and time must be different columns, found {columns}")
-        for name in self.features or {}:
-            for role, column in reserved.items():
-                if name == column:
-                    raise ValueError(f"features: {name!r} is {role} and cannot be a feature")
-            if name in self.data.exclude:
-                raise ValueError(f"features: {name!r} is also in data.exclude")
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield what one section says against another."""
+        data, split, features = self.data, self.data.split, self.features or {}
+        roles: dict[str, str] = {}
+        for place, column in (("task.target", self.task.target), ("data.key", data.key), ("data.time", data.time)):
+            if column in roles:
+                yield tuple(place.split(".")), f"column {column!r} is already {roles[column]}"
+            elif column is not None:
+                roles[column] = place
+        for column in features:
+            if column in roles:
+                yield ("features", column), f"this column is {roles[column]} and cannot be a feature"
+            elif column in data.exclude:
+                yield ("features", column), "this column is also in data.exclude"
         if self.task.positive is not None and self.task.type in ("multiclass", "regression"):
-            raise ValueError(f"task.positive is for binary tasks; task.type is {self.task.type}")
-        split = self.data.split
-        if self.data.time is None and (split.train_from or split.train_until or split.gap):
-            raise ValueError("data.split by moments or with a gap needs data.time")
-        if self.data.time is None and self.retrain.window != "all":
-            raise ValueError("retrain.window needs data.time")
+            yield ("task", "positive"), f"is for binary tasks; task.type is {self.task.type}"
+        if data.time is None:
+            for key, given in (
+                ("train_from", split.train_from),
+                ("train_until", split.train_until),
+                ("gap", split.gap),
+            ):
+                if given:
+                    yield ("data", "split", key), "needs data.time"
+            if self.retrain.window != "all":
+                yield ("retrain", "window"), "needs data.time"
         if split.train_from and split.train_until and split.train_from >= split.train_until:
-            raise ValueError("data.split.train_from must be before data.split.train_until")
-        return self
+            yield ("data", "split", "train_from"), "must be before train_until"
+        workers = self.train.num_workers
+        fewest = workers.max if isinstance(workers, Workers) else workers
+        if self.train.batch_size < fewest:
+            yield ("train", "batch_size"), f"{self.train.batch_size} rows cannot be shared by {fewest} workers"
 
     def dump(self) -> dict[str, Any]:
         """Return the declaration as plain JSON values, every default written out."""
