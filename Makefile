@@ -1,0 +1,43 @@
+# Each target sets up what it needs, from nothing: a virtual environment in .venv, then the work.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+EXAMPLE := examples/flights/flights.yaml
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
+
+.PHONY: run test serve stop bench lint docs clean
+
+run: $(VENV)/.run  ## the flights example, from table to answers over HTTP
+	$(RUN) -m jobs.run $(EXAMPLE)
+
+serve: $(VENV)/.run  ## the same, and the service stays up
+	$(RUN) -m jobs.serve $(EXAMPLE)
+
+stop: $(VENV)/.run  ## end what `make serve` started
+	$(RUN) -m jobs.serve $(EXAMPLE) --stop
+
+test: $(VENV)/.dev lint  ## every check
+	$(RUN) -m pytest --cov --cov-report=term:skip-covered $(PYTEST)
+
+lint: $(VENV)/.dev  ## style, format, types
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+bench: $(VENV)/.dev  ## side by side with peers, and with the limit; tables and plots in benchmarks/results
+	$(RUN) -m benchmarks
+
+docs: $(VENV)/.dev  ## write what is generated: the reference and the JSON Schema of the declaration
+	$(RUN) -m app.declaration --schema --reference
+
+clean:  ## remove the virtual environments and all results
+	rm -rf $(VENV) .venvs workspace examples/*/data
+
+$(VENV)/.run: pyproject.toml requirements.lock
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(PIP) --constraint requirements.lock --editable .[examples]
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(PIP) --constraint requirements.lock --editable .[examples,benchmarks,dev]
+	touch $@

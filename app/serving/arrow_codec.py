@@ -1,0 +1,127 @@
+"""Arrow IPC streams: columns in, columns out, without a Python object for a row."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from app.data.features import CategoryColumn, NumberColumn
+from app.serving.codec import ID, Batch, Fields
+from app.serving.identifiers import uuid7_array
+from app.serving.problems import Problem
+from app.types import Scores
+
+
+class ArrowCodec:
+    """Arrow bodies of one model version."""
+
+    content_type = "application/vnd.apache.arrow.stream"
+
+    def __init__(self, fields: Fields, model: str, threshold: float) -> None:
+        self._fields = fields
+        self._model = model
+        self._threshold = threshold
+
+    def decode(self, body: bytes) -> Batch:
+        """Decode and check a stream whose columns are the features (and, if sent, id, key and time).
+
+        Raises Problem: 400 for a broken stream, 413 for too many rows, 422 for other columns or values.
+        """
+        try:
+            with pa.ipc.open_stream(pa.BufferReader(body)) as reader:
+                table = reader.read_all()
+            table.validate(full=True)
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            raise Problem(400, "malformed-arrow", f"the body is not a whole Arrow IPC stream: {error}") from None
+        self._fields.check_count(table.num_rows)
+        plan = self._fields.plan
+        names = table.column_names
+        for name in names:
+            if name not in self._fields.allowed:
+                raise self._fields.unknown(name)
+            if names.count(name) > 1:
+                raise Problem(422, "duplicate-column", f"column {name!r} is there twice", field=name)
+        for name in plan.names:
+            if name not in names:
+                raise self._fields.missing(name)
+        for number in plan.number:
+            self._check_number(number, table.column(number.name))
+        for category in plan.category:
+            self._check_category(category, table.column(category.name))
+        features = plan.encode(table)
+        self._fields.check_finite(features.number)
+        return Batch(self._ids(table), features)
+
+    def _check_number(self, column: NumberColumn, values: pa.ChunkedArray) -> None:
+        kind = values.type
+        types = pa.types
+        if not (types.is_floating(kind) or types.is_integer(kind) or types.is_null(kind)):
+            raise self._fields.wrong_type(column.name, str(kind), str(kind))
+        self._check_null(column, values)
+        for limit, extreme, breaks in ((column.min, pc.min, pc.less), (column.max, pc.max, pc.greater)):
+            if limit is None or types.is_null(kind):
+                continue
+            value = extreme(values).as_py()
+            if value is not None and breaks(float(value), limit).as_py():
+                raise self._fields.not_allowed(column.name, value, _first(breaks(values.cast(pa.float64()), limit)))
+
+    def _check_category(self, column: CategoryColumn, values: pa.ChunkedArray) -> None:
+        kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+        fits = {
+            "string": pa.types.is_string(kind) or pa.types.is_large_string(kind),
+            "integer": pa.types.is_integer(kind),
+            "boolean": pa.types.is_boolean(kind),
+        }[column.kind]
+        if not fits and not pa.types.is_null(kind):
+            raise self._fields.wrong_type(column.name, str(kind), str(kind))
+        self._check_null(column, values)
+        if column.values is not None and not pa.types.is_null(kind):
+            plain = values.cast(kind)
+            wrong = pc.and_(
+                pc.invert(pc.is_in(plain, value_set=pa.array(column.values).cast(kind))), pc.is_valid(plain)
+            )
+            if pc.any(wrong).as_py():
+                row = _first(wrong)
+                raise self._fields.not_allowed(column.name, plain[row].as_py(), row)
+
+    def _check_null(self, column: NumberColumn | CategoryColumn, values: pa.ChunkedArray) -> None:
+        if not column.required:
+            return
+        absent = pc.is_null(values, nan_is_null=pa.types.is_floating(values.type))
+        if pc.any(absent).as_py():
+            raise self._fields.null(column.name, _first(absent))
+
+    def _ids(self, table: pa.Table) -> pa.Array:
+        for name in self._fields.ids:
+            if name not in table.column_names:
+                continue
+            sent = table.column(name).combine_chunks()
+            kind = sent.type
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
+                raise self._fields.wrong_type(name, str(kind), str(kind))
+            return pc.coalesce(sent.cast(pa.string()), uuid7_array(len(sent))) if sent.null_count else sent
+        return uuid7_array(table.num_rows)
+
+    def encode(self, batch: Batch, scores: Scores) -> bytes:
+        """Return a stream of id, score and label; regression has no label, multiclass all `scores` as a list.
+
+        The schema's metadata names the model.
+        """
+        target = self._fields.plan.target
+        ids = batch.ids if isinstance(batch.ids, pa.Array) else pa.array(map(str, batch.ids))
+        columns: dict[str, pa.Array] = {ID: ids}
+        if target.task == "multiclass":
+            columns["score"] = pa.array(scores.max(axis=1))
+            columns["label"] = pa.array(target.classes).take(pa.array(scores.argmax(axis=1)))
+            columns["scores"] = pa.FixedSizeListArray.from_arrays(pa.array(scores.ravel()), len(target.classes))
+        else:
+            columns["score"] = pa.array(scores)
+        if target.task == "binary":
+            columns["label"] = pa.array(target.classes).take(pa.array((scores >= self._threshold).astype("i1")))
+        table = pa.table(columns).replace_schema_metadata({"model": self._model})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def _first(mask: pa.ChunkedArray) -> int:
+    return int(pc.index(mask, True).as_py())

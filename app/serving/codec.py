@@ -1,0 +1,139 @@
+"""What every request format has in common: the fields a row may have, and how a wrong one is refused."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from app.data.features import FeaturePlan
+from app.serving.problems import Problem
+from app.types import Features, NumberMatrix, Scores
+
+ID = "id"
+_FLOAT32_LIMIT = f"|x| <= {np.finfo(np.float32).max:.5g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The rows of one request: ids as the caller sent them or new ones, and features."""
+
+    ids: Sequence[str | int] | pa.Array
+    features: Features
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.features.number)
+
+
+class Codec(Protocol):
+    """One format of bodies. Both directions are pure; `decode` raises Problem and nothing else."""
+
+    content_type: str
+
+    def decode(self, body: bytes) -> Batch:
+        """Turn a request's body into features."""
+        ...
+
+    def encode(self, batch: Batch, scores: Scores) -> bytes:
+        """Turn scores, one a row of the batch, into the response's body."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The fields a row may have, by the bundle's feature plan: features, and optionally id, key and time."""
+
+    plan: FeaturePlan
+    max_rows: int
+
+    @cached_property
+    def extras(self) -> tuple[str, ...]:
+        """Fields beside the features, ids first: the declared key, `id`, the event time."""
+        names = [self.plan.key, ID, self.plan.time]
+        return tuple(dict.fromkeys(n for n in names if n is not None and n not in self.plan.names))
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """Extras that may name a row, the declared key first."""
+        return tuple(name for name in self.extras if name in (self.plan.key, ID))
+
+    @cached_property
+    def allowed(self) -> frozenset[str]:
+        """Every field a row may have."""
+        return frozenset((*self.plan.names, *self.extras))
+
+    def check_count(self, n: int) -> None:
+        """Refuse a request without rows, or with too many."""
+        if n == 0:
+            raise Problem(422, "no-rows", "the request holds no rows; at least one is needed")
+        if n > self.max_rows:
+            raise Problem(413, "too-many-rows", f"the request holds {n} rows, at most {self.max_rows} are allowed")
+
+    def check_finite(self, number: NumberMatrix) -> None:
+        """Refuse infinity, sent as such or made by a number beyond float32."""
+        endless = np.isinf(number)
+        if endless.any():
+            row, column = (int(i) for i in np.argwhere(endless)[0])
+            name = self.plan.number[column].name
+            detail = f"row {row}, {name!r}: found a number beyond float32, allowed is {_FLOAT32_LIMIT}"
+            raise Problem(422, "not-finite", detail, row=row, field=name, allowed=_FLOAT32_LIMIT)
+
+    def kind(self, name: str | None) -> str | None:
+        """Say what a field may hold, in words."""
+        for number in self.plan.number:
+            if number.name == name:
+                return "number" if number.required else "number or null"
+        for category in self.plan.category:
+            if category.name == name:
+                return category.kind if category.required else f"{category.kind} or null"
+        return "text, whole number or null" if name in self.extras else None
+
+    def limits(self, name: str | None) -> str | None:
+        """Say which values a field allows beyond its kind, in words."""
+        for number in self.plan.number:
+            if number.name == name:
+                low = [f"at least {number.min:g}"] if number.min is not None else []
+                high = [f"at most {number.max:g}"] if number.max is not None else []
+                return " and ".join(low + high) or None
+        for category in self.plan.category:
+            if category.name == name and category.values is not None:
+                return ", ".join(map(repr, category.values))
+        return None
+
+    # ---- refusals, the same words for every format -------------------------------------------------------
+
+    def unknown(self, name: str, row: int | None = None) -> Problem:
+        """Refuse a field that is not in the plan."""
+        allowed = ", ".join(sorted(self.allowed))
+        detail = f"{_where(row)}unknown field {name!r:.100}; allowed are {allowed}"
+        return Problem(422, "unknown-field", detail, row=row, field=name[:100], found=name, allowed=allowed)
+
+    def missing(self, name: str, row: int | None = None) -> Problem:
+        """Refuse a row without one of the features: a typo must not become a null."""
+        detail = f"{_where(row)}field {name!r} is missing; send null where the value is unknown"
+        return Problem(422, "missing-field", detail, row=row, field=name, allowed=self.kind(name))
+
+    def null(self, name: str, row: int | None = None) -> Problem:
+        """Refuse a null in a required feature."""
+        detail = f"{_where(row)}{name!r}: found null, which is not allowed here"
+        return Problem(422, "null", detail, row=row, field=name, allowed=self.kind(name))
+
+    def not_allowed(self, name: str, found: object, row: int | None = None) -> Problem:
+        """Refuse a value outside the declared limits or values."""
+        allowed = self.limits(name)
+        detail = f"{_where(row)}{name!r}: found {found!r:.100}, allowed is {allowed}"
+        return Problem(422, "not-allowed", detail, row=row, field=name, found=found, allowed=allowed)
+
+    def wrong_type(self, name: str, found: object, kind: str, row: int | None = None) -> Problem:
+        """Refuse a value of another type; `kind` is the type found."""
+        allowed = self.kind(name)
+        detail = f"{_where(row)}{name!r}: found {kind}, allowed is {allowed}"
+        return Problem(422, "wrong-type", detail, row=row, field=name, found=found, allowed=allowed)
+
+
+def _where(row: int | None) -> str:
+    return f"row {row}: " if row is not None else ""

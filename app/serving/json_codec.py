@@ -1,0 +1,221 @@
+"""JSON bodies: `{"rows": [...]}`, `{"columns": {...}}` or one bare row; the answer is a list of predictions.
+
+The types are generated from the bundle's feature plan, so that decoding is validation: one pass by msgspec
+makes typed rows, one more makes the arrays.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from types import GenericAlias
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from app.data.features import CategoryColumn, NumberColumn
+from app.serving.codec import Batch, Fields
+from app.serving.identifiers import uuid7, uuid7_array
+from app.serving.problems import Problem
+from app.types import UNSEEN_ID, CategoryMatrix, Features, NumberMatrix, Scores
+
+_FIRST_KEY = re.compile(rb'\s*\{\s*"([^"\\]{0,200})"\s*:')
+_PLACE = re.compile(r" - at `\$(?:\.(rows|columns))?(?:\[(\d+)\])?(?:\.([^`\[]+))?(?:\[(\d+)\])?.*`$")
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`")
+_MISSING = re.compile(r"Object missing required field `(.*?)`")
+_WRONG_TYPE = re.compile(r"Expected `.*?`, got `(.*?)`")
+_KINDS: dict[str, Any] = {"string": str, "integer": int, "boolean": bool}
+_Identifier = str | int | None
+
+
+class JsonCodec:
+    """JSON bodies of one model version."""
+
+    content_type = "application/json"
+
+    def __init__(self, fields: Fields, model: str, threshold: float) -> None:
+        plan = fields.plan
+        self._fields = fields
+        self._target = plan.target
+        self._model = model
+        self._threshold = threshold
+        # Structs get attribute names of their own (f0, f1, ...): a column may be called anything.
+        names = (*plan.names, *fields.extras)
+        attributes = {name: f"f{i}" for i, name in enumerate(names)}
+        types = dict(
+            zip(plan.names, [*map(_number_type, plan.number), *map(_category_type, plan.category)], strict=True)
+        )
+        row = _struct("Row", attributes, types, dict.fromkeys(fields.extras, _Identifier))
+        columns = _struct(
+            "Columns",
+            attributes,
+            {name: GenericAlias(list, kind) for name, kind in types.items()},
+            dict.fromkeys(fields.extras, list[_Identifier] | None),
+        )
+        self._row = msgspec.json.Decoder(row)
+        self._rows = msgspec.json.Decoder(_struct("Rows", {"rows": "rows"}, {"rows": GenericAlias(list, row)}, {}))
+        self._columns = msgspec.json.Decoder(_struct("Table", {"columns": "columns"}, {"columns": columns}, {}))
+        self._features = [(name, attrgetter(attributes[name])) for name in plan.names]
+        self._numbers = _getter([attributes[c.name] for c in plan.number])
+        self._categories = [(attrgetter(attributes[c.name]), c.ids) for c in plan.category]
+        self._ids = [attributes[name] for name in fields.ids]
+        self._encoder = msgspec.json.Encoder()
+
+    def decode(self, body: bytes) -> Batch:
+        """Decode and check a body.
+
+        Raises Problem: 400 for what is not JSON, 413 for too many rows, 422 for a value that is not allowed.
+        """
+        match = _FIRST_KEY.match(body)
+        first = match[1] if match else b""
+        try:
+            if first == b"rows":
+                return self._from_rows(self._rows.decode(body).rows)
+            if first == b"columns":
+                return self._from_columns(self._columns.decode(body).columns)
+            return self._from_rows([self._row.decode(body)])
+        except msgspec.ValidationError as error:
+            raise self._explain(str(error), body) from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Problem(400, "malformed-json", f"the body is not JSON: {error}") from None
+        except RecursionError:
+            raise Problem(400, "malformed-json", "the body is not JSON: nested too deep") from None
+
+    def _from_rows(self, rows: list[Any]) -> Batch:
+        n = len(rows)
+        self._fields.check_count(n)
+        # A list of tuples straight to float64 turns None into NaN; float32 follows, as it does for Arrow columns.
+        wide = np.array([self._numbers(row) for row in rows], np.float64)
+        category: CategoryMatrix = np.empty((n, len(self._categories)), np.int64)
+        for i, (get, ids) in enumerate(self._categories):
+            category[:, i] = [ids.get(get(row), UNSEEN_ID) for row in rows]
+        return Batch([self._id_of(row) for row in rows], Features(self._narrow(wide), category))
+
+    def _id_of(self, row: Any) -> str | int:
+        for attribute in self._ids:
+            sent: _Identifier = getattr(row, attribute)
+            if sent is not None:
+                return sent
+        return uuid7()
+
+    def _from_columns(self, columns: Any) -> Batch:
+        values = {name: get(columns) for name, get in self._features}
+        sent = next((ids for attribute in self._ids if (ids := getattr(columns, attribute)) is not None), None)
+        first, n = next(((name, len(column)) for name, column in values.items()), ("", 0))
+        for name, column in {**values, **({"id": sent} if sent is not None else {})}.items():
+            if len(column) != n:
+                detail = (
+                    f"column {name!r} has {len(column)} values, column {first!r} has {n}; they must be equally long"
+                )
+                raise Problem(422, "uneven-columns", detail, field=name)
+        self._fields.check_count(n)
+        wide = np.empty((n, len(self._fields.plan.number)), np.float64)
+        for i, number in enumerate(self._fields.plan.number):
+            wide[:, i] = values[number.name]
+        category: CategoryMatrix = np.empty((n, len(self._categories)), np.int64)
+        for i, (get, ids) in enumerate(self._categories):
+            category[:, i] = [ids.get(value, UNSEEN_ID) for value in get(columns)]
+        names: Sequence[str | int] | pa.Array = uuid7_array(n)
+        if sent is not None:
+            names = [uuid7() if value is None else value for value in sent]
+        return Batch(names, Features(self._narrow(wide), category))
+
+    def _narrow(self, wide: npt.NDArray[np.float64]) -> NumberMatrix:
+        with np.errstate(over="ignore"):
+            number = wide.astype(np.float32)
+        self._fields.check_finite(number)
+        return number
+
+    def _explain(self, message: str, body: bytes) -> Problem:
+        """Turn msgspec's words about the generated types into ours about the user's columns."""
+        place = _PLACE.search(message)
+        message = _PLACE.sub("", message)
+        shape, index, field, item = place.groups() if place is not None else (None, None, None, None)
+        index = item if shape == "columns" else index
+        row = int(index) if index is not None else (0 if shape is None and (field or "Object" in message) else None)
+        if (unknown := _UNKNOWN.search(message)) is not None:
+            return self._fields.unknown(unknown[1], row)
+        if (missing := _MISSING.search(message)) is not None:
+            return self._fields.missing(missing[1], row)
+        if field is None:
+            return Problem(422, "wrong-type", f"row {row}: {message}" if row is not None else message, row=row)
+        found = _sent(json.loads(body), shape, row, field)
+        if found is None:
+            return self._fields.null(field, row)
+        if (wrong := _WRONG_TYPE.search(message)) is not None:
+            return self._fields.wrong_type(field, found, wrong[1], row)
+        if self._fields.limits(field) is None:  # no limits declared: the number is beyond float64
+            return Problem(422, "not-finite", f"row {row}: {field!r}: {message}", row=row, field=field)
+        return self._fields.not_allowed(field, found, row)
+
+    def encode(self, batch: Batch, scores: Scores) -> bytes:
+        """Return `{"model": ..., "predictions": [{"id", "score", "label"}, ...]}`.
+
+        Regression has no label; multiclass gives the winner's score and all `scores` by class.
+        """
+        ids = batch.ids.to_pylist() if isinstance(batch.ids, pa.Array) else batch.ids
+        pairs = zip(ids, scores.tolist(), strict=True)
+        classes = self._target.classes
+        if self._target.task == "binary":
+            negative, positive = classes
+            threshold = self._threshold
+            predictions = [{"id": i, "score": s, "label": positive if s >= threshold else negative} for i, s in pairs]
+        elif self._target.task == "regression":
+            predictions = [{"id": i, "score": s} for i, s in pairs]
+        else:
+            names = [str(value) for value in classes]
+            predictions = [
+                {"id": i, "score": s[k], "label": classes[k], "scores": dict(zip(names, s, strict=True))}
+                for (i, s), k in zip(pairs, scores.argmax(axis=1).tolist(), strict=True)
+            ]
+        return self._encoder.encode({"model": self._model, "predictions": predictions})
+
+
+def _number_type(column: NumberColumn) -> Any:
+    limited = column.min is not None or column.max is not None
+    kind: Any = Annotated[float, msgspec.Meta(ge=column.min, le=column.max)] if limited else float
+    return kind if column.required else kind | None
+
+
+def _category_type(column: CategoryColumn) -> Any:
+    limited = column.values is not None and column.kind != "boolean"
+    kind: Any = Literal[column.values] if limited else _KINDS[column.kind]
+    return kind if column.required else kind | None
+
+
+def _struct(name: str, attributes: dict[str, str], required: dict[str, Any], optional: dict[str, Any]) -> Any:
+    """Return a msgspec struct type; `attributes` gives the attribute behind each JSON name."""
+    fields = [(attributes[key], kind) for key, kind in required.items()]
+    extras = [(attributes[key], kind, None) for key, kind in optional.items()]
+    return msgspec.defstruct(
+        name,
+        [*fields, *extras],
+        rename={attribute: key for key, attribute in attributes.items()},
+        forbid_unknown_fields=True,
+        kw_only=True,
+        gc=False,
+    )
+
+
+def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """Return a function from a row to the tuple of its values (attrgetter of one name gives no tuple)."""
+    if not names:
+        return lambda _: ()
+    if len(names) == 1:
+        only = attrgetter(names[0])
+        return lambda row: (only(row),)
+    getter: Callable[[Any], tuple[Any, ...]] = attrgetter(*names)
+    return getter
+
+
+def _sent(document: Any, shape: str | None, row: int | None, field: str) -> object:
+    """Return the value a problem is about, as the client sent it."""
+    if shape == "columns":
+        column = document["columns"][field]
+        return column[row] if row is not None else column
+    if shape == "rows":
+        return document["rows"][row][field]
+    return document[field]

@@ -1,0 +1,204 @@
+"""The endpoint's description of itself: OpenAPI 3.1 from the declaration and the feature plan, and a page of it."""
+
+import html
+import json
+from typing import Any
+
+import numpy as np
+
+from app.data.features import CategoryColumn, NumberColumn
+from app.serving.arrow_codec import ArrowCodec
+from app.serving.codec import Fields
+from app.serving.json_codec import JsonCodec
+from app.serving.problems import CONTENT_TYPE
+from app.spec import Spec
+
+_INT64 = {"minimum": -(2**63), "maximum": 2**63 - 1}
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+_KINDS: dict[str, dict[str, Any]] = {
+    "string": {"type": "string"},
+    "integer": {"type": "integer", **_INT64},
+    "boolean": {"type": "boolean"},
+}
+_PROBLEMS = {
+    "400": "Not JSON, or not a whole Arrow stream",
+    "408": "The body came too slowly",
+    "413": "Body or row count above the limit",
+    "415": "Another content type",
+    "422": "A field that is unknown, missing, of another type or outside its limits; says which row and field",
+    "429": "Overloaded; Retry-After says when to come again",
+}
+
+
+def openapi(spec: Spec, fields: Fields, model: str) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of one declaration's endpoint."""
+    prefix = f"/{spec.name}"
+    row = _row(fields)
+    columns = {
+        **row,
+        "properties": {name: {"type": "array", "items": kind} for name, kind in row["properties"].items()},
+    }
+    request = {
+        "anyOf": [
+            _object({"rows": {"type": "array", "items": row, "minItems": 1, "maxItems": fields.max_rows}}),
+            _object({"columns": columns}),
+            row,
+        ]
+    }
+    problems = {
+        status: {"description": text, "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+        for status, text in _PROBLEMS.items()
+    }
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    predict = {
+        "summary": f"Predict {fields.plan.target.name}",
+        "operationId": "predict",
+        "requestBody": {
+            "required": True,
+            "content": {JsonCodec.content_type: {"schema": request}, ArrowCodec.content_type: binary},
+        },
+        "responses": {
+            "200": {
+                "description": "One prediction a row, in the order of the rows, in the format of the request",
+                "content": {JsonCodec.content_type: {"schema": _response(fields)}, ArrowCodec.content_type: binary},
+            },
+            **problems,
+        },
+    }
+    pages = {
+        "model": "The version that answers: bundle, features, metrics",
+        "healthz": "Alive",
+        "readyz": "Ready to predict",
+        "openapi.json": "This document",
+        "docs": "This document as a page",
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": spec.name, "version": model.rpartition("/")[2]},
+        "paths": {
+            f"{prefix}/predict": {"post": predict},
+            **{
+                f"{prefix}/{page}": {
+                    "get": {
+                        "summary": text,
+                        "operationId": page.partition(".")[0],
+                        "responses": {
+                            "200": {
+                                "description": text,
+                                "content": {"text/html" if page == "docs" else "application/json": {"schema": {}}},
+                            }
+                        },
+                    }
+                }
+                for page, text in pages.items()
+            },
+        },
+        "components": {"schemas": {"Problem": _problem()}},
+    }
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _row(fields: Fields) -> dict[str, Any]:
+    identifier = {"anyOf": [{"type": "string"}, {"type": "integer", **_INT64}, {"type": "null"}]}
+    return {
+        "type": "object",
+        "properties": {
+            **{column.name: _number(column) for column in fields.plan.number},
+            **{column.name: _category(column) for column in fields.plan.category},
+            **dict.fromkeys(fields.extras, identifier),
+        },
+        "required": list(fields.plan.names),
+        "additionalProperties": False,
+    }
+
+
+def _number(column: NumberColumn) -> dict[str, Any]:
+    return {
+        "type": "number" if column.required else ["number", "null"],
+        "minimum": column.min if column.min is not None else -_FLOAT32_MAX,
+        "maximum": column.max if column.max is not None else _FLOAT32_MAX,
+    }
+
+
+def _category(column: CategoryColumn) -> dict[str, Any]:
+    if column.values is not None:
+        return {"enum": [*column.values, *([] if column.required else [None])]}
+    kind = _KINDS[column.kind]
+    return kind if column.required else {**kind, "type": [kind["type"], "null"]}
+
+
+def _response(fields: Fields) -> dict[str, Any]:
+    target = fields.plan.target
+    prediction: dict[str, Any] = {"id": {"type": ["string", "integer"]}, "score": {"type": "number"}}
+    if target.task != "regression":
+        prediction["label"] = {"enum": list(target.classes)}
+    if target.task == "multiclass":
+        prediction["scores"] = _object({str(value): {"type": "number"} for value in target.classes})
+    return _object({"model": {"type": "string"}, "predictions": {"type": "array", "items": _object(prediction)}})
+
+
+def _problem() -> dict[str, Any]:
+    text, whole = {"type": "string"}, {"type": "integer"}
+    return {
+        "type": "object",
+        "description": "RFC 9457 problem document",
+        "properties": {
+            "type": text,
+            "title": text,
+            "status": whole,
+            "detail": text,
+            "row": {**whole, "description": "Row, from 0"},
+            "field": text,
+            "found": {},
+            "allowed": text,
+        },
+        "required": ["type", "title", "status", "detail"],
+    }
+
+
+def example_row(fields: Fields) -> dict[str, Any]:
+    """Return a row that the endpoint accepts: medians and most common values."""
+    row: dict[str, Any] = {}
+    for number in fields.plan.number:
+        row[number.name] = number.quantiles[len(number.quantiles) // 2] if number.quantiles else None
+    for category in fields.plan.category:
+        row[category.name] = category.vocabulary[0] if category.vocabulary else None
+    return row
+
+
+def docs_page(spec: Spec, fields: Fields, model: str) -> str:
+    """Return a page for people: how to ask, what each field may hold. It loads nothing from anywhere."""
+    example = json.dumps({"rows": [example_row(fields)]}, indent=2)
+    lines = "".join(
+        f"<tr><td><code>{html.escape(name)}</code></td><td>{html.escape(fields.kind(name) or '')}</td>"
+        f"<td>{html.escape(fields.limits(name) or '')}</td></tr>"
+        for name in (*fields.plan.names, *fields.extras)
+    )
+    problems = "".join(
+        f"<tr><td>{status}</td><td>{html.escape(text)}</td></tr>" for status, text in _PROBLEMS.items()
+    )
+    address = f"http://{spec.serve.host}:{spec.serve.port}/{spec.name}"
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{spec.name}</title>
+<style>
+:root {{ color-scheme: light dark }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem }}
+pre {{ overflow: auto; padding: 1rem; border: 1px solid; border-radius: .5rem; font-size: .85rem }}
+table {{ border-collapse: collapse }} td, th {{ text-align: left; padding: .2rem 1rem .2rem 0; vertical-align: top }}
+</style></head><body>
+<h1>{spec.name}</h1>
+<p>Model <code>{model}</code> predicts <code>{html.escape(fields.plan.target.name)}</code>
+({fields.plan.target.task}). See also <a href="model">model</a> and <a href="openapi.json">openapi.json</a>.</p>
+<h2>Ask</h2>
+<pre>curl {address}/predict -H 'content-type: application/json' -d '{html.escape(example)}'</pre>
+<p>A body is <code>{{"rows": [...]}}</code>, <code>{{"columns": {{...}}}}</code> or one bare row as JSON, or an Arrow
+IPC stream (<code>{ArrowCodec.content_type}</code>); the answer comes in kind. At most {fields.max_rows:,} rows and
+{spec.serve.max_request_bytes:,} bytes.</p>
+<h2>Fields</h2><table><tr><th>Field</th><th>Holds</th><th>Allowed</th></tr>{lines}</table>
+<h2>Problems</h2><p>Errors are <code>{CONTENT_TYPE}</code> (RFC 9457).</p><table>{problems}</table>
+</body></html>
+"""

@@ -1,0 +1,40 @@
+"""What every job's command line has in common: a declaration, settings over it, a workspace, an exit code."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+from app.declaration import Declaration, read
+from app.types import UserError
+from app.workspace import Workspace
+
+
+class Job(Protocol):
+    """The work of one job."""
+
+    def __call__(self, declaration: Declaration, workspace: Workspace, arguments: argparse.Namespace) -> None:
+        """Do it, or raise UserError."""
+
+
+def main(job: Job, description: str, extend: Callable[[argparse.ArgumentParser], None] | None = None) -> None:
+    """Parse the command line and do the job; a mistake of the user's is one line and exit code 2."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("declaration", help="YAML file that declares the service")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+        help="set a key of the declaration, such as train.epochs=5; may be given several times",
+    )
+    parser.add_argument("--workspace", help="folder or URI for all results (default: $EVERTRUE_WORKSPACE or ./workspace)")
+    if extend is not None:
+        extend(parser)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    for chatter in ("mlflow", "alembic", "ray", "matplotlib", "httpx", "torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(chatter).setLevel(logging.WARNING)
+    try:
+        job(read(arguments.declaration, arguments.overrides), Workspace.open(arguments.workspace), arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
