@@ -1,0 +1,197 @@
+"""May a challenger serve? It has to prove itself on the newest labelled rows, overall and on every slice.
+
+The rules, each with the declared confidence (`gate.confidence`; two-sided intervals of the mean paired
+difference in loss, challenger - opponent):
+
+- Against the champion: proven better. The interval lies below 0.
+- Against the baseline, when there is no champion: proven not worse than the margin allows. The interval's
+  upper end is at most `gate.margin` x the baseline's loss.
+- Always: proven better than the best constant prediction, chosen in hindsight on the very rows judged.
+- On no slice proven worse than the opponent by more than the margin. The slices' intervals hold together,
+  so many slices raise no more false alarms than one.
+- One row's prediction and the bundle stay within `gate.max_latency` and `gate.max_megabytes`.
+
+What cannot be judged is refused, with the reason.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from app.data.features import TaskType
+from app.spec import Gate, Spec
+from app.training.bootstrap import Blocks, Integers, blocks_of_days, blocks_of_rows
+from app.training.evidence import (
+    Comparison,
+    compare,
+    constant,
+    everything,
+    faults_of_evidence,
+    faults_of_input,
+    groups_of,
+)
+from app.training.metrics import row_loss
+from app.types import Scores, Targets
+
+_LOSS: dict[TaskType, str] = {"binary": "log-loss", "multiclass": "log-loss", "regression": "squared error"}
+_CONSTANT = "the best constant prediction"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The version on trial: scores of the judged rows, 99th percentile of one row's prediction (s), size (MB)."""
+
+    scores: Scores
+    latency: float
+    megabytes: float
+
+
+@dataclass(frozen=True)
+class Opponent:
+    """What the challenger is held against, by its scores of the same rows."""
+
+    role: Literal["champion", "baseline"]
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the challenger passed; why, in words ("refused: ..." where it did not); the figures as plain JSON."""
+
+    passed: bool
+    reasons: list[str]
+    figures: dict[str, Any]
+
+
+class _Finding(NamedTuple):
+    holds: bool
+    words: str
+
+
+def judge(
+    spec: Spec,
+    task: TaskType,
+    challenger: Candidate,
+    against: Opponent | None,
+    target: Targets,
+    time: Integers,
+    slices: pa.Table | None = None,
+    position: Integers | None = None,
+) -> Verdict:
+    """Try the challenger on n rows; those without a label (NaN) are left out.
+
+    `time` (n,) is in milliseconds since 1970, empty when the table has none; then `position` (n,) names the
+    rows for the bootstrap (left out: the order given does). `slices` holds the columns of `gate.slices` for
+    the same rows. Without an opponent only the best constant prediction has to be beaten.
+    """
+    gate = spec.gate
+    limits = [_latency(gate, challenger), _size(gate, challenger)]
+    figures: dict[str, Any] = {
+        "against": against.role if against else None,
+        "confidence": gate.confidence,
+        "margin": gate.margin,
+        "latency": challenger.latency,
+        "megabytes": challenger.megabytes,
+    }
+    scores = {"challenger": challenger.scores} | ({against.role: against.scores} if against else {})
+    position = np.arange(len(target)) if position is None else position
+    faults = list(faults_of_input(task, scores, target, time, position, slices, gate.slices))
+    if faults:
+        return _verdict([*_refuse(faults), *limits], figures)
+
+    labelled = ~np.isnan(target)
+    target = target[labelled]
+    scores = {role: array[labelled] for role, array in scores.items()}
+    losses = {role: row_loss(task, array, target) for role, array in scores.items()}
+    blocks = blocks_of_days(time[labelled]) if len(time) else blocks_of_rows(position[labelled])
+    figures |= {"rows": len(target), "days": blocks.days, "blocks": blocks.number}
+    faults = list(faults_of_evidence(gate, task, target, blocks, losses))
+    if faults:
+        return _verdict([*_refuse(faults), *limits], figures)
+
+    findings: list[_Finding] = []
+    ours, whole = losses["challenger"], [everything(len(target))]
+    if against:
+        theirs = losses[against.role]
+        [overall] = compare(gate, spec.train.seed, blocks, whole, ours, theirs)
+        figures["overall"] = overall.to_json()
+        rule = _better if against.role == "champion" else _not_worse
+        findings.append(rule(gate, f"the {against.role}", _LOSS[task], overall, blocks))
+    flat = row_loss(task, constant(task, target, scores["challenger"]), target)
+    [prior] = compare(gate, spec.train.seed, blocks, whole, ours, flat)
+    figures["prior"] = prior.to_json()
+    findings.append(_better(gate, _CONSTANT, _LOSS[task], prior, blocks))
+    if against and slices is not None and gate.slices:
+        groups = [groups_of(gate, name, slices[name].filter(pa.array(labelled)), blocks) for name in gate.slices]
+        by_slice = compare(gate, spec.train.seed, blocks, groups, ours, theirs)
+        figures["slices"] = [one.to_json() for one in by_slice]
+        findings += _slices(gate, f"the {against.role}", _LOSS[task], by_slice)
+    return _verdict([*findings, *limits], figures)
+
+
+def _verdict(findings: list[_Finding], figures: dict[str, Any]) -> Verdict:
+    reasons = [words if holds else f"refused: {words}" for holds, words in findings]
+    return Verdict(all(holds for holds, _ in findings), reasons, figures)
+
+
+def _refuse(faults: list[str]) -> list[_Finding]:
+    return [_Finding(False, fault) for fault in faults]
+
+
+def _better(gate: Gate, opponent: str, loss: str, found: Comparison, blocks: Blocks) -> _Finding:
+    holds = found.high < 0
+    claim = _claim(gate, opponent, loss, found, blocks)
+    return _Finding(holds, claim if holds else f"not proven better than {opponent}: {claim}")
+
+
+def _not_worse(gate: Gate, opponent: str, loss: str, found: Comparison, blocks: Blocks) -> _Finding:
+    allowed = gate.margin * found.opponent
+    holds = found.high <= allowed
+    claim = f"{_claim(gate, opponent, loss, found, blocks)}; worse by {_figure(allowed)} is allowed"
+    return _Finding(holds, claim if holds else f"not proven to stay within the margin: {claim}")
+
+
+def _slices(gate: Gate, opponent: str, loss: str, found: list[Comparison]) -> Iterator[_Finding]:
+    judged = [one for one in found if one.judged]
+    bad = [one for one in judged if one.low > gate.margin * one.opponent]
+    for one in bad:
+        yield _Finding(
+            False,
+            f"worse than {opponent} on {one.group} by {_figure(one.difference)} {loss} ({one.rows:,} rows), "
+            f"proven to be more than the {gate.margin * 100:g} % allowed",
+        )
+    if judged and not bad:
+        yield _Finding(
+            True, f"on none of {len(judged)} slices proven worse than {opponent} by over {gate.margin * 100:g} %"
+        )
+    for one in found:
+        if not one.judged:
+            yield _Finding(True, f"{one.group} has too few rows ({one.rows:,}) or days to be judged")
+
+
+def _latency(gate: Gate, challenger: Candidate) -> _Finding:
+    allowed = gate.max_latency.total_seconds()
+    words = f"99 % of single predictions take up to {challenger.latency * 1e3:.3g} ms, allowed {allowed * 1e3:g} ms"
+    return _Finding(challenger.latency <= allowed, words)
+
+
+def _size(gate: Gate, challenger: Candidate) -> _Finding:
+    words = f"the bundle has {challenger.megabytes:.3g} MB, allowed {gate.max_megabytes:g} MB"
+    return _Finding(challenger.megabytes <= gate.max_megabytes, words)
+
+
+def _claim(gate: Gate, opponent: str, loss: str, found: Comparison, blocks: Blocks) -> str:
+    worse = found.difference > 0
+    ends = (found.low, found.high) if worse else (-found.high, -found.low)
+    days = "" if blocks.days is None else f" of {blocks.days:,} days"
+    return (
+        f"{'worse' if worse else 'better'} than {opponent} by {_figure(abs(found.difference))} {loss}, "
+        f"{gate.confidence * 100:g} % interval {_figure(ends[0])} to {_figure(ends[1])}, on {found.rows:,} rows{days}"
+    )
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4g}"
