@@ -4,9 +4,10 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from app.cluster import settings
@@ -20,11 +21,23 @@ def pytest_configure() -> None:
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ.setdefault("MPLBACKEND", "Agg")
+    # Machines differ in speed: no deadline; and a failure must come again: fixed seeds.
+    hypothesis.settings.register_profile("evertrue", deadline=None, derandomize=True)
+    hypothesis.settings.load_profile("evertrue")
 
 
 def pytest_unconfigure() -> None:
     """Leave nothing behind."""
     shutil.rmtree(_STATE, ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In the strict run nothing may be left out: a skip is a failure."""
+    report = yield
+    if report.skipped and "EVERTRUE_STRICT" in os.environ and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+    return report
 
 
 @pytest.fixture(scope="session")

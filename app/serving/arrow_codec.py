@@ -10,6 +10,9 @@ from app.serving.problems import Problem
 from app.types import Scores
 
 
+_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+
+
 class ArrowCodec:
     """Arrow bodies of one model version."""
 
@@ -25,6 +28,10 @@ class ArrowCodec:
 
         Raises Problem: 400 for a broken stream, 413 for too many rows, 422 for other columns or values.
         """
+        if not body.endswith(_END):  # without it, a stream cut between two record batches would lose rows unseen
+            raise Problem(
+                400, "malformed-arrow", "the body is not a whole Arrow IPC stream: its end-of-stream mark is missing"
+            )
         try:
             with pa.ipc.open_stream(pa.BufferReader(body)) as reader:
                 table = reader.read_all()

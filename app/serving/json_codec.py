@@ -23,7 +23,8 @@ from app.serving.problems import Problem
 from app.types import UNSEEN_ID, CategoryMatrix, Features, NumberMatrix, Scores
 
 _FIRST_KEY = re.compile(rb'\s*\{\s*"([^"\\]{0,200})"\s*:')
-_PLACE = re.compile(r" - at `\$(?:\.(rows|columns))?(?:\[(\d+)\])?(?:\.([^`\[]+))?(?:\[(\d+)\])?.*`$")
+_PLACE = re.compile(r" - at `\$(?:\.(rows|columns))?(?:\[(\d+)\])?(?:\.(.*))?`$")
+_ITEM = re.compile(r"(.*)\[(\d+)\]")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`")
 _MISSING = re.compile(r"Object missing required field `(.*?)`")
 _WRONG_TYPE = re.compile(r"Expected `.*?`, got `(.*?)`")
@@ -133,8 +134,9 @@ class JsonCodec:
         """Turn msgspec's words about the generated types into ours about the user's columns."""
         place = _PLACE.search(message)
         message = _PLACE.sub("", message)
-        shape, index, field, item = place.groups() if place is not None else (None, None, None, None)
-        index = item if shape == "columns" else index
+        shape, index, field = place.groups() if place is not None else (None, None, None)
+        if shape == "columns" and field is not None and (item := _ITEM.fullmatch(field)) is not None:
+            field, index = item.groups()
         row = int(index) if index is not None else (0 if shape is None and (field or "Object" in message) else None)
         if (unknown := _UNKNOWN.search(message)) is not None:
             return self._fields.unknown(unknown[1], row)

@@ -1,0 +1,280 @@
+"""Every format gives the same features, and refuses the same mistakes with the row, the field and what is allowed."""
+
+import json
+import uuid
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.data.features import CategoryColumn, FeaturePlan, NumberColumn, TargetColumn
+from app.serving.arrow_codec import ArrowCodec
+from app.serving.codec import Fields
+from app.serving.identifiers import uuid7, uuid7_array
+from app.serving.json_codec import JsonCodec
+from app.serving.problems import Problem
+from app.types import Features
+
+PLAN = FeaturePlan(
+    number=(
+        NumberColumn("temp", min=-60, max=140),
+        NumberColumn("odd name.[0]"),
+        NumberColumn("seats", required=True),
+    ),
+    category=(
+        CategoryColumn("origin", "string", ("JFK", "LGA"), values=("JFK", "LGA", "EWR")),
+        CategoryColumn("carrier", "string", ("AA", "UA"), required=True),
+        CategoryColumn("gate", "integer", (7, 8)),
+        CategoryColumn("night", "boolean", (False, True)),
+    ),
+    target=TargetColumn("late", "binary", (False, True)),
+    key="flight",
+    time="when",
+)
+ROW: dict[str, Any] = {
+    "temp": 51.5, "odd name.[0]": None, "seats": 180, "origin": "JFK", "carrier": "UA", "gate": 8, "night": None,
+}  # fmt: skip
+FIELDS = Fields(PLAN, max_rows=1000)
+JSON = JsonCodec(FIELDS, "flights/3", threshold=0.5)
+ARROW = ArrowCodec(FIELDS, "flights/3", threshold=0.5)
+
+
+def rows_body(*rows: dict[str, Any]) -> bytes:
+    return json.dumps({"rows": rows}).encode()
+
+
+def columns_body(*rows: dict[str, Any]) -> bytes:
+    return json.dumps({"columns": {name: [row[name] for row in rows] for name in rows[0]}}).encode()
+
+
+def arrow_body(*rows: dict[str, Any]) -> bytes:
+    types = {"temp": pa.float64(), "odd name.[0]": pa.float64(), "seats": pa.int64(), "origin": pa.string()}
+    types |= {"carrier": pa.string(), "gate": pa.int64(), "night": pa.bool_()}
+    table = pa.table({name: pa.array([row[name] for row in rows], types.get(name)) for name in rows[0]})
+    return stream(table)
+
+
+def stream(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def refused(body: bytes, codec: JsonCodec | ArrowCodec = JSON) -> Problem:
+    with pytest.raises(Problem) as caught:
+        codec.decode(body)
+    return caught.value
+
+
+def same(left: Features, right: Features) -> None:
+    np.testing.assert_array_equal(left.number, right.number)
+    np.testing.assert_array_equal(left.category, right.category)
+
+
+number = st.none() | st.floats(-1e30, 1e30) | st.integers(-(2**53), 2**53)
+rows = st.lists(
+    st.fixed_dictionaries(
+        {
+            "temp": st.none() | st.floats(-60, 140),
+            "odd name.[0]": number,
+            "seats": st.integers(-(2**53), 2**53),
+            "origin": st.none() | st.sampled_from(["JFK", "LGA", "EWR"]),
+            "carrier": st.text(),
+            "gate": st.none() | st.integers(-(2**63), 2**63 - 1),
+            "night": st.none() | st.booleans(),
+        }
+    ),
+    min_size=1,
+    max_size=20,
+)
+
+
+@given(rows)
+def test_rows_columns_and_arrow_give_bit_equal_features(rows: list[dict[str, Any]]) -> None:
+    expected = JSON.decode(rows_body(*rows)).features
+    same(JSON.decode(columns_body(*rows)).features, expected)
+    same(ARROW.decode(arrow_body(*rows)).features, expected)
+    same(JSON.decode(json.dumps(rows[0]).encode()).features, expected.rows(slice(0, 1)))
+
+
+def test_a_row_becomes_numbers_with_nan_and_ids_into_the_vocabulary() -> None:
+    features = JSON.decode(rows_body(ROW, {**ROW, "origin": None, "carrier": "never seen"})).features
+    np.testing.assert_array_equal(features.number, np.array([[51.5, np.nan, 180]] * 2, np.float32))
+    assert features.category.tolist() == [[2, 3, 3, 0], [0, 1, 3, 0]]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code", "says"),
+    [
+        ({"temp": "abc"}, 422, "wrong-type", ("row 1", "'temp'", "found str", "number or null")),
+        ({"temp": 141}, 422, "not-allowed", ("row 1", "'temp'", "found 141", "at least -60 and at most 140")),
+        ({"temp": True}, 422, "wrong-type", ("'temp'", "found bool")),
+        ({"seats": None}, 422, "null", ("row 1", "'seats'", "null")),
+        ({"seats": 1e300}, 422, "not-finite", ("row 1", "'seats'", "3.4028e+38")),
+        ({"odd name.[0]": "x"}, 422, "wrong-type", ("row 1",)),
+        ({"origin": "BOS"}, 422, "not-allowed", ("'BOS'", "'JFK', 'LGA', 'EWR'")),
+        ({"carrier": None}, 422, "null", ("'carrier'",)),
+        ({"gate": "7"}, 422, "wrong-type", ("'gate'", "integer or null")),
+        ({"gate": True}, 422, "wrong-type", ("'gate'", "found bool")),
+        ({"night": 1}, 422, "wrong-type", ("'night'", "boolean or null")),
+        ({"tmep": 1}, 422, "unknown-field", ("row 1", "'tmep'", "temp")),
+        ({"flight": 1.5}, 422, "wrong-type", ("'flight'",)),
+    ],
+)
+def test_a_wrong_value_is_refused_with_row_field_found_and_allowed(
+    change: dict[str, Any], status: int, code: str, says: tuple[str, ...]
+) -> None:
+    problem = refused(rows_body(ROW, {**ROW, **change}))
+    document = json.loads(problem.body())
+    assert (document["status"], document["type"]) == (status, f"urn:evertrue:problem:{code}")
+    assert document["row"] == 1
+    for part in says:
+        assert part in document["detail"]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"temp": 141.0}, "not-allowed"),
+        ({"seats": 1e300}, "not-finite"),
+        ({"origin": "BOS"}, "not-allowed"),
+        ({"carrier": None}, "null"),
+        ({"temp": float("inf")}, "not-allowed"),
+        ({"odd name.[0]": float("inf")}, "not-finite"),
+        ({"tmep": 1.0}, "unknown-field"),
+    ],
+)
+def test_arrow_refuses_the_same_values(change: dict[str, Any], code: str) -> None:
+    row = {**ROW, **change}
+    if isinstance(row["seats"], float):
+        body = stream(
+            pa.Table.from_pylist([row]).cast(
+                pa.schema([(n, pa.null() if row[n] is None else pa.scalar(row[n]).type) for n in row])
+            )
+        )
+    else:
+        body = arrow_body(row)
+    assert refused(body, ARROW).code == code
+
+
+@pytest.mark.parametrize("codec", [JSON, ARROW])
+def test_a_missing_feature_is_refused_and_never_becomes_null(codec: JsonCodec | ArrowCodec) -> None:
+    row = {name: value for name, value in ROW.items() if name != "temp"}
+    problem = refused(rows_body(row) if codec is JSON else arrow_body(row), codec)
+    assert problem.code == "missing-field"
+    assert "'temp' is missing; send null" in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 400, "malformed-json"),
+        (b"{", 400, "malformed-json"),
+        (b"\xff\xfe", 400, "malformed-json"),
+        (b'{"rows": [{"temp": NaN}]}', 400, "malformed-json"),
+        (b'{"rows": [{"temp": Infinity}]}', 400, "malformed-json"),
+        (b"[" * 100_000, 422, "wrong-type"),
+        (b"[]", 422, "wrong-type"),
+        (b"7", 422, "wrong-type"),
+        (b'{"rows": 7}', 422, "wrong-type"),
+        (b'{"rows": [7]}', 422, "wrong-type"),
+        (b'{"rows": []}', 422, "no-rows"),
+        (b'{"rows": [], "more": 1}', 422, "unknown-field"),
+        (b'{"columns": {}}', 422, "missing-field"),
+        (rows_body(*[ROW] * 1001), 413, "too-many-rows"),
+        (columns_body(*[ROW] * 1001), 413, "too-many-rows"),
+    ],
+)
+def test_json_rubbish_is_refused(body: bytes, status: int, code: str) -> None:
+    problem = refused(body)
+    assert (problem.status, problem.code) == (status, code)
+
+
+def test_a_number_beyond_float64_is_refused() -> None:
+    body = rows_body(ROW).replace(b"180", b"1e999")
+    assert refused(body).code == "not-finite"
+
+
+def test_columns_of_unequal_length_are_refused() -> None:
+    body = json.loads(columns_body(ROW, ROW))
+    body["columns"]["gate"].pop()
+    problem = refused(json.dumps(body).encode())
+    assert problem.code == "uneven-columns"
+    assert "'gate' has 1 values" in str(problem)
+
+
+@pytest.mark.parametrize("cut", [10, 200, -8, -200])
+def test_a_truncated_arrow_stream_is_refused(cut: int) -> None:
+    assert refused(arrow_body(ROW, ROW)[:cut], ARROW).code == "malformed-arrow"
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_whatever_get_past_the_codecs_as_anything_but_a_problem(body: bytes) -> None:
+    for codec in (JSON, ARROW):
+        assert refused(body, codec).status in (400, 422)
+
+
+def test_an_arrow_stream_with_another_type_or_a_doubled_column_is_refused() -> None:
+    table = pa.ipc.open_stream(arrow_body(ROW)).read_all()
+    text = table.set_column(0, "temp", pa.array(["51"]))
+    assert refused(stream(text), ARROW).code == "wrong-type"
+    assert refused(stream(table.append_column("temp", pa.array([1.0]))), ARROW).code == "duplicate-column"
+    assert refused(stream(table.slice(0, 0)), ARROW).code == "no-rows"
+
+
+def test_arrow_takes_dictionaries_and_columns_of_nulls() -> None:
+    table = pa.ipc.open_stream(arrow_body(ROW)).read_all()
+    encoded = table.set_column(3, "origin", table["origin"].dictionary_encode()).set_column(6, "night", pa.nulls(1))
+    same(ARROW.decode(stream(encoded)).features, JSON.decode(rows_body(ROW)).features)
+
+
+def test_rows_keep_the_ids_their_caller_gave_and_get_uuid7_otherwise() -> None:
+    assert JSON.decode(rows_body({**ROW, "flight": "AA-1"}, {**ROW, "id": 7})).ids == ["AA-1", 7]
+    assert ARROW.decode(arrow_body({**ROW, "id": "x"})).ids.to_pylist() == ["x"]
+    made = JSON.decode(rows_body(ROW, ROW)).ids
+    assert len(set(made)) == 2
+    assert [uuid.UUID(str(name)).version for name in made] == [7, 7]
+
+
+def test_uuid7_sorts_by_time_and_both_makers_agree_on_its_form() -> None:
+    for name in [uuid7(), *uuid7_array(1000).to_pylist()]:
+        parsed = uuid.UUID(name)
+        assert (parsed.version, parsed.variant) == (7, uuid.RFC_4122)
+    assert uuid7()[:8] <= uuid7_array(1)[0].as_py()[:8]
+    assert len(set(uuid7_array(1000).to_pylist())) == 1000
+
+
+def test_a_binary_answer_holds_id_score_and_label_by_the_threshold() -> None:
+    batch = JSON.decode(rows_body({**ROW, "id": "a"}, {**ROW, "id": "b"}))
+    scores = np.array([0.25, 0.5], np.float32)
+    assert msgspec.json.decode(JSON.encode(batch, scores)) == {
+        "model": "flights/3",
+        "predictions": [{"id": "a", "score": 0.25, "label": False}, {"id": "b", "score": 0.5, "label": True}],
+    }
+    table = pa.ipc.open_stream(ARROW.encode(batch, scores)).read_all()
+    assert table.to_pylist() == [{"id": "a", "score": 0.25, "label": False}, {"id": "b", "score": 0.5, "label": True}]
+    assert table.schema.metadata == {b"model": b"flights/3"}
+
+
+def test_multiclass_names_the_winner_and_every_class_and_regression_only_scores() -> None:
+    several = FeaturePlan(PLAN.number, PLAN.category, TargetColumn("size", "multiclass", ("S", "M", "L")))
+    scores = np.array([[0.25, 0.5, 0.25]], np.float32)
+    for codec in (JsonCodec(Fields(several, 10), "m/1", 0.5), ArrowCodec(Fields(several, 10), "m/1", 0.5)):
+        batch = codec.decode(rows_body(ROW) if isinstance(codec, JsonCodec) else arrow_body(ROW))
+        body = codec.encode(batch, scores)
+        if isinstance(codec, JsonCodec):
+            answer = msgspec.json.decode(body)["predictions"][0]
+            assert answer["scores"] == {"S": 0.25, "M": 0.5, "L": 0.25}
+        else:
+            answer = pa.ipc.open_stream(body).read_all().to_pylist()[0]
+            assert answer["scores"] == [0.25, 0.5, 0.25]
+        assert (answer["label"], answer["score"]) == ("M", 0.5)
+    price = FeaturePlan(PLAN.number, PLAN.category, TargetColumn("price", "regression"))
+    codec = JsonCodec(Fields(price, 10), "m/1", 0.5)
+    answer = msgspec.json.decode(codec.encode(codec.decode(rows_body({**ROW, "id": 1})), np.array([9.5], np.float32)))
+    assert answer["predictions"] == [{"id": 1, "score": 9.5}]
