@@ -210,8 +210,8 @@ class NumberFeature(_Section):
 
     type: Literal["number"] = Field(description="A quantity.", examples=["number"])
     required: bool = Field(False, description="Null is refused, in data and in requests.")
-    min: float | None = Field(None, description="Smallest value allowed.", examples=[0.0])
-    max: float | None = Field(None, description="Largest value allowed.", examples=[5000.0])
+    min: float | None = Field(None, description="Smallest value allowed.", examples=[0])
+    max: float | None = Field(None, description="Largest value allowed.", examples=[5000])
 
     def conflicts(self) -> Iterator[Conflict]:
         """Yield limits that no value could keep."""
@@ -450,21 +450,22 @@ class Spec(_Section):
         examples=["flights"],
     )
     task: Task = Field(description="What is predicted.")
-    data: Data = Field(description="The table.")
+    data: Data = Field(description="Where the table is and how it is read.")
     features: dict[Column, FeatureOrShorthand] | None = Field(
         None,
         description="Columns the network sees: `number` or `category`, or a mapping with limits. Left out: every "
         "column but target, key, time and `data.exclude`, by its type.",
+        examples=[{"distance": "number", "origin": "category"}],
     )
-    quality: Quality = Field(default_factory=Quality, description="What is done with bad rows.")
-    model: Model = Field(default_factory=Model, description="The network.")
-    train: Train = Field(default_factory=Train, description="Its training.")
-    tune: Tune = Field(default_factory=Tune, description="The search for a better one.")
-    gate: Gate = Field(default_factory=Gate, description="What a version must prove.")
-    serve: Serve = Field(default_factory=Serve, description="The endpoint.")
+    quality: Quality = Field(default_factory=Quality, description="What is done with rows that break the contract.")
+    model: Model = Field(default_factory=Model, description="Shape of the network.")
+    train: Train = Field(default_factory=Train, description="How the network is trained.")
+    tune: Tune = Field(default_factory=Tune, description="How a better network is searched for.")
+    gate: Gate = Field(default_factory=Gate, description="What a version has to prove before it may serve.")
+    serve: Serve = Field(default_factory=Serve, description="How the endpoint answers.")
     drift: Drift = Field(default_factory=Drift, description="The reference that drift is held against.")
-    retrain: Retrain = Field(default_factory=Retrain, description="Later trainings.")
-    rollout: Rollout = Field(default_factory=Rollout, description="How a version goes live.")
+    retrain: Retrain = Field(default_factory=Retrain, description="What a retraining rests on.")
+    rollout: Rollout = Field(default_factory=Rollout, description="What happens to a version that passed the gate.")
 
     def conflicts(self) -> Iterator[Conflict]:
         """Yield what one section says against another."""
