@@ -2,23 +2,48 @@
 
 A `FeaturePlan` is fitted once (`app.data.fit`), travels in the bundle, and is all that training, batch
 prediction and the endpoint know about features.
+
+Numbers go by way of float64 to float32, whatever their type, because a JSON number does. A number beyond
+float32 becomes infinite here, never something that looks valid: the contract refuses it in tables before
+(`app.data.contract`), `app.data.encode` and the endpoint's codecs refuse an infinite feature after.
 """
 
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from app.spec import Value
-from app.types import FIRST_ID, MISSING_ID, UNSEEN_ID, Features, NumberMatrix, Targets, UserError
+from app.types import FIRST_ID, MISSING_ID, UNSEEN_ID, CategoryMatrix, Features, NumberMatrix, Targets, UserError
 
-Kind = Literal["string", "integer", "boolean"]
-TaskType = Literal["binary", "multiclass", "regression"]
+Kind: TypeAlias = Literal["string", "integer", "boolean"]
+TaskType: TypeAlias = Literal["binary", "multiclass", "regression"]
+Column: TypeAlias = pa.ChunkedArray | pa.Array
 
 _ARROW: dict[Kind, pa.DataType] = {"string": pa.string(), "integer": pa.int64(), "boolean": pa.bool_()}
+
+
+def kind_of(name: str, data_type: pa.DataType) -> Kind:
+    """Return which kind of category a column of this Arrow type holds; of a dictionary, its values count.
+
+    Raises UserError for a type that is no category.
+    """
+    types = pa.types
+    if types.is_dictionary(data_type):
+        data_type = data_type.value_type
+    if types.is_string(data_type) or types.is_large_string(data_type) or types.is_string_view(data_type):
+        return "string"
+    if types.is_integer(data_type):
+        return "integer"
+    if types.is_boolean(data_type):
+        return "boolean"
+    if types.is_null(data_type):  # nothing but nulls
+        return "string"
+    raise UserError(f"category {name!r}: found {data_type}, allowed text, whole numbers or truth values")
 
 
 @dataclass(frozen=True)
@@ -65,24 +90,41 @@ class CategoryColumn:
     def _values(self) -> pa.Array:
         return pa.array(self.vocabulary, type=_ARROW[self.kind])
 
-    def encode(self, column: pa.ChunkedArray | pa.Array) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Return the ids (n,) of a column of this kind, dictionary-encoded or plain."""
-        if isinstance(column, pa.ChunkedArray):
-            column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-        if pa.types.is_dictionary(column.type):
-            known = self._lookup(column.dictionary)
-            if column.null_count == 0:
-                taken: np.ndarray[Any, np.dtype[np.int64]] = known[column.indices.to_numpy(zero_copy_only=False)]
-                return taken
-            indices = column.indices.fill_null(len(known)).to_numpy(zero_copy_only=False)
-            return np.append(known, MISSING_ID)[indices]
-        return self._lookup(column)
+    def encode(self, column: Column) -> npt.NDArray[np.int64]:
+        """Return the ids (n,) of a column of this kind, dictionary-encoded or plain.
 
-    def _lookup(self, values: pa.Array) -> np.ndarray[Any, np.dtype[np.int64]]:
+        Raises UserError for a column of another kind: the text "1" is not the number 1.
+        """
+        ids = np.empty(len(column), np.int64)
+        self.encode_into(column, ids)
+        return ids
+
+    def encode_into(self, column: Column, ids: npt.NDArray[np.int64]) -> None:
+        """Write what `encode` returns into `ids` (n,), which may be a column of a matrix."""
+        kind = kind_of(self.name, column.type)
+        if kind != self.kind and column.null_count != len(column):
+            raise UserError(f"category {self.name!r}: found {column.type}, allowed {self.kind} as in training")
+        start = 0
+        for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+            ids[start : start + len(chunk)] = self._encode_chunk(chunk)
+            start += len(chunk)
+
+    def _encode_chunk(self, chunk: pa.Array) -> npt.NDArray[np.int64]:
+        if not pa.types.is_dictionary(chunk.type):
+            return self._lookup(chunk)
+        known = np.append(self._lookup(chunk.dictionary), MISSING_ID)
+        indices = chunk.indices.fill_null(len(known) - 1) if chunk.indices.null_count else chunk.indices
+        ids: npt.NDArray[np.int64] = known.take(indices.to_numpy())
+        return ids
+
+    def _lookup(self, values: pa.Array) -> npt.NDArray[np.int64]:
+        if values.null_count == len(values):
+            return np.full(len(values), MISSING_ID)
         found = pc.index_in(values.cast(_ARROW[self.kind]), value_set=self._values)
-        ids = np.asarray(found.fill_null(UNSEEN_ID - FIRST_ID).to_numpy(zero_copy_only=False), np.int64) + FIRST_ID
+        ids = _to_numpy(found.fill_null(UNSEEN_ID - FIRST_ID)).astype(np.int64)
+        ids += FIRST_ID
         if values.null_count:
-            ids[values.is_null().to_numpy(zero_copy_only=False)] = MISSING_ID
+            ids[_to_numpy(values.is_null())] = MISSING_ID
         return ids
 
 
@@ -101,29 +143,79 @@ class TargetColumn:
         """Width of the network's last layer."""
         return len(self.classes) if self.task == "multiclass" else 1
 
-    def encode(self, column: pa.ChunkedArray | pa.Array) -> Targets:
-        """Return float32 (n,): 0/1, the class index or the value; NaN where there is no label.
+    def encode(self, column: Column) -> Targets:
+        """Return float32 (n,): 0/1, the class index or the value; NaN where there is no label (null or NaN).
 
         Raises UserError for a class that was not there in training.
         """
+        target: Targets = np.empty(len(column), np.float32)
         if self.task == "regression":
-            return _numbers(column)
-        found = pc.index_in(column, value_set=pa.array(self.classes).cast(column.type))
-        wrong = pc.and_(pc.is_null(found), pc.is_valid(column))
-        if pc.any(wrong).as_py():
-            value = pc.filter(column, wrong)[0].as_py()
+            _numbers_into(self.name, column, target)
+            return target
+        labels = plain_labels(self.name, column)
+        try:
+            classes = pa.array(self.classes).cast(labels.type)
+        except pa.ArrowException:
+            raise UserError(
+                f"target {self.name!r}: found {labels.type}, allowed {list(self.classes)} as in training"
+            ) from None
+        found = pc.index_in(labels, value_set=classes)
+        if found.null_count != labels.null_count:
+            value = pc.filter(labels, pc.and_(pc.is_null(found), pc.is_valid(labels)))[0].as_py()
             raise UserError(f"target {self.name!r}: found {value!r}, allowed {list(self.classes)}")
-        return _numbers(found)
+        _numbers_into(self.name, found, target)
+        return target
 
 
-def _numbers(column: pa.ChunkedArray | pa.Array) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return float32 with NaN for null, by way of float64 as JSON numbers go too."""
-    if not pa.types.is_float32(column.type):
+def plain_categories(name: str, column: Column) -> Column:
+    """Return a category column without dictionary, as string, int64 or bool: the form in which values are counted.
+
+    Raises UserError for a type that is no category.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return column.cast(_ARROW[kind_of(name, column.type)])
+
+
+def plain_labels(name: str, column: Column) -> Column:
+    """Return a column of class labels without dictionary, as string, int64, bool or float64, NaN made null.
+
+    Raises UserError for a type that holds no classes.
+    """
+    if not pa.types.is_floating(column.type):
+        return plain_categories(name, column)
+    column = column.cast(pa.float64())
+    return pc.if_else(pc.is_nan(column), None, column)
+
+
+def number_array(name: str, column: Column) -> npt.NDArray[np.float64] | npt.NDArray[np.float32]:
+    """Return a number column as float64 or float32 (n,) with NaN for null; a view where no copy is needed.
+
+    Whole numbers, decimals and truth values (0 and 1) become float64. Raises UserError for any other type:
+    text is no number, even where it looks like one.
+    """
+    types, data_type = pa.types, column.type
+    if types.is_integer(data_type) or types.is_decimal(data_type) or types.is_null(data_type):
         column = column.cast(pa.float64(), safe=False)
+    elif types.is_boolean(data_type):
+        column = column.cast(pa.uint8()).cast(pa.float64())
+    elif types.is_float16(data_type):
+        column = column.cast(pa.float32())
+    elif not types.is_floating(data_type):
+        raise UserError(f"number {name!r}: found {data_type}, allowed numbers or truth values")
+    return _to_numpy(column)
+
+
+def _numbers_into(name: str, column: Column, out: npt.NDArray[np.float32]) -> None:
     with np.errstate(over="ignore"):
-        return np.asarray(
-            column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy(), np.float32
-        )
+        out[:] = number_array(name, column)
+
+
+def _to_numpy(column: Column) -> npt.NDArray[Any]:
+    if isinstance(column, pa.ChunkedArray):
+        column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    values: npt.NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    return values
 
 
 @dataclass(frozen=True)
@@ -140,16 +232,19 @@ class FeaturePlan:
     @property
     def names(self) -> tuple[str, ...]:
         """Every feature's column, numbers first."""
-        return tuple(column.name for column in (*self.number, *self.category))
+        return tuple(c.name for c in self.number) + tuple(c.name for c in self.category)
 
     def encode(self, table: pa.Table | pa.RecordBatch) -> Features:
-        """Return the features of all rows; columns are found by name, others are left aside."""
+        """Return the features of all rows; columns are found by name, others are left aside.
+
+        Raises UserError for a column of a type that the feature cannot have, KeyError when one is missing.
+        """
         number: NumberMatrix = np.empty((table.num_rows, len(self.number)), np.float32)
         for i, number_column in enumerate(self.number):
-            number[:, i] = _numbers(table.column(number_column.name))
-        category = np.empty((table.num_rows, len(self.category)), np.int64)
+            _numbers_into(number_column.name, table.column(number_column.name), number[:, i])
+        category: CategoryMatrix = np.empty((table.num_rows, len(self.category)), np.int64)
         for i, category_column in enumerate(self.category):
-            category[:, i] = category_column.encode(table.column(category_column.name))
+            category_column.encode_into(table.column(category_column.name), category[:, i])
         return Features(number, category)
 
     def to_json(self) -> dict[str, Any]:
