@@ -1,0 +1,32 @@
+"""Put a version of the declared model up as a service, or in the place of the one that answers."""
+
+import argparse
+
+from app.cluster import connect
+from app.declaration import Declaration
+from app.registry import Registry
+from app.types import UserError
+from app.workspace import Workspace
+from jobs.command import main
+
+
+def deploy_version(declaration: Declaration, workspace: Workspace, arguments: argparse.Namespace) -> None:
+    """Deploy the champion, or the version asked for."""
+    spec = declaration.spec
+    registry = Registry.open(workspace)
+    version = registry.version(spec.name, arguments.version) if arguments.version else registry.champion(spec.name)
+    if version is None:
+        raise UserError(f"{spec.name}: no version is champion yet; train one with jobs.train, or name one with --version")
+    connect()
+    from app.serving.deploy import deploy
+
+    address = deploy(spec, version.bundle, str(version.number))
+    print(f"{spec.name}/{version.number} answers at {address}/predict; see {address}/docs")
+
+
+def _extend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--version", type=int, help="version to deploy (default: the champion)")
+
+
+if __name__ == "__main__":
+    main(deploy_version, __doc__ or "", _extend)
