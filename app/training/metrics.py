@@ -177,7 +177,8 @@ class _Groups(NamedTuple):
     def binned(scores: npt.NDArray[np.float32], labels: npt.NDArray[np.float32 | np.bool_]) -> "_Groups":
         inside = np.clip(scores.astype(np.float64), 1e-9, 1 - 1e-9)
         place = (np.log(inside / (1 - inside)) + _LOGIT_LIMIT) * (_TALLY_BINS / (2 * _LOGIT_LIMIT))
-        return _Groups._by(np.clip(place, 0, _TALLY_BINS - 1).astype(np.int64), scores, labels, _TALLY_BINS)
+        place = np.nan_to_num(np.clip(place, 0, _TALLY_BINS - 1))  # a diverged network's NaN shows in the loss
+        return _Groups._by(place.astype(np.int64), scores, labels, _TALLY_BINS)
 
     @staticmethod
     def _by(
