@@ -5,7 +5,7 @@ prediction and the endpoint know about features.
 
 Numbers go by way of float64 to float32, whatever their type, because a JSON number does. A number beyond
 float32 becomes infinite here, never something that looks valid: the contract refuses it in tables before
-(`app.data.contract`), `app.data.encode` and the endpoint's codecs refuse an infinite feature after.
+(`app.data.contract`), the endpoint's codecs refuse an infinite feature after (`Fields.check_finite`).
 """
 
 from dataclasses import asdict, dataclass, field
@@ -146,11 +146,13 @@ class TargetColumn:
     def encode(self, column: Column) -> Targets:
         """Return float32 (n,): 0/1, the class index or the value; NaN where there is no label (null or NaN).
 
-        Raises UserError for a class that was not there in training.
+        Raises UserError for a class that was not there in training, or a value that float32 cannot hold.
         """
         target: Targets = np.empty(len(column), np.float32)
         if self.task == "regression":
             _numbers_into(self.name, column, target)
+            if np.isinf(target).any():
+                raise UserError(f"target {self.name!r}: found a number beyond float32, allowed |x| <= 3.4028e+38")
             return target
         labels = plain_labels(self.name, column)
         try:

@@ -1,15 +1,21 @@
 """How a feature plan is learned: one distributed pass over the training rows, merged in the driver."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from app.data.features import CategoryColumn, FeaturePlan, Kind, NumberColumn, TargetColumn, kind_of
-from app.data.statistics import FeatureStatistics, Summary
+from app.data.rows import fragments_of_task, pieces, tasks, without_fragments
+from app.data.statistics import FeatureStatistics, Measured, Pool, Summary
 from app.spec import CategoryFeature, NumberFeature, Spec, Value
 from app.types import UserError
+
+if TYPE_CHECKING:
+    from app.data.prepare import Prepared
 
 QUANTILES = 257
 
@@ -18,14 +24,46 @@ MIN_COUNT = 2
 network what to make of the unseen id, which it will meet when serving."""
 
 
+def fit(prepared: "Prepared", spec: Spec) -> FeaturePlan:
+    """Learn the plan from the labelled training rows, in one pass over the cluster.
+
+    Raises UserError as `plan` does, and for an infinite number.
+    """
+    return plan(measure(prepared), prepared.features, spec)
+
+
+def measure(prepared: "Prepared") -> FeatureStatistics | None:
+    """Return the statistics of the labelled training rows, None when there are none."""
+    measured = Measured.of(prepared.features, prepared.target, prepared.task)
+    task = partial(_measure_block, prepared=without_fragments(prepared), measured=measured)
+    found = tasks(prepared).map_batches(task, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
+    pool = Pool()
+    for batch in found.iter_batches(batch_size=None, batch_format="pyarrow"):
+        row = cast(pa.Table, batch)
+        if row.num_rows:
+            pool.add_partial(FeatureStatistics.from_row(row, measured))
+    return pool.merged()
+
+
+def _measure_block(block: pa.Table, prepared: "Prepared", measured: Measured) -> Iterator[pa.Table]:
+    columns = [*measured.number, *measured.category, measured.target]
+    text = [name for name in measured.category if kind_of(name, prepared.schema.field(name).type) == "string"]
+    pool = Pool()
+    for positions, table in pieces(prepared, fragments_of_task(block), "train", columns, text):
+        pool.add(table, measured, positions)
+    found = pool.merged()
+    if found is not None:
+        yield found.to_row()
+
+
 def plan(
-    statistics: FeatureStatistics, features: Mapping[str, NumberFeature | CategoryFeature], spec: Spec
+    statistics: FeatureStatistics | None, features: Mapping[str, NumberFeature | CategoryFeature], spec: Spec
 ) -> FeaturePlan:
     """Turn statistics of the training rows into the plan; columns keep the order of `features`.
 
     Raises UserError when there are too few rows or classes, or `task.positive` is not one of the classes.
     """
-    if statistics.rows == 0:
+    if statistics is None:
         raise UserError("no training rows: the training part of data.split holds no row with a label")
     totals = {name: statistics.moments.total(i) for i, name in enumerate(statistics.measured.with_moments)}
     numbers, categories = [], []

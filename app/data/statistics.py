@@ -13,7 +13,7 @@ the last bit, and the way rows were cut into tables, fragments and tasks does no
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,6 +35,7 @@ DISTINCT_VALUES = 65_536
 POSITION = "position"
 _ANY_HASH = 2**64 - 1
 _NULLS = b"nulls"
+_POOL = 3  # samples' worth of rows gathered before a merge thins them out
 
 Positions = npt.NDArray[np.int64]
 
@@ -144,7 +145,7 @@ class FeatureStatistics:
     moments: Moments
     counts: Mapping[str, Counts]
     sample: pa.Table
-    """`position` and the features (numbers with NaN for null), ordered by hashed position."""
+    """`position` and the features (numbers with NaN for null), ordered by position."""
 
     @property
     def rows(self) -> int:
@@ -165,7 +166,9 @@ class FeatureStatistics:
         counts = {name: Counts.of(name, table.column(name), limit) for name, limit in measured.with_counts.items()}
         chosen = _bottom(positions, below)
         sample = {POSITION: pa.array(positions[chosen])}
-        sample |= {name: pa.array(numbers[name][chosen].astype(np.float64, copy=False)) for name in measured.number}
+        sample |= {
+            name: pa.array(numbers[name].take(chosen).astype(np.float64, copy=False)) for name in measured.number
+        }
         picked = pa.array(chosen)
         sample |= {name: plain_categories(name, table.column(name).take(picked)) for name in measured.category}
         return FeatureStatistics(measured, moments, counts, pa.table(sample))
@@ -221,21 +224,34 @@ class FeatureStatistics:
             for name, limit in measured.with_counts.items()
         }
         pool = pa.concat_tables([part.sample for part in parts])
-        chosen = _bottom(pool.column(POSITION).to_numpy())
+        positions = pool.column(POSITION).to_numpy()
+        chosen = _bottom(positions)
+        chosen = chosen[np.argsort(positions[chosen])]
         return FeatureStatistics(measured, moments, counts, pool.take(pa.array(chosen)).combine_chunks())
 
 
-def collect(pieces: Iterable[tuple[Positions, pa.Table]], measured: Measured) -> FeatureStatistics | None:
-    """Measure a stream of pieces in bounded memory; None when there are none."""
-    parts: list[FeatureStatistics] = []
-    below = _ANY_HASH
-    for positions, table in pieces:
-        parts.append(FeatureStatistics.of(table, measured, positions, below))
-        if sum(part.sample.num_rows for part in parts) > 3 * SAMPLE_ROWS:
-            merged = FeatureStatistics.merge_all(parts)
-            parts = [merged]
-            below = int(hash_positions(merged.sample.column(POSITION).to_numpy()[-1:])[0])
-    return FeatureStatistics.merge_all(parts) if parts else None
+class Pool:
+    """Partials on their way to one: merged now and then, so that a stream of any length takes bounded memory."""
+
+    def __init__(self) -> None:
+        self._parts: list[FeatureStatistics] = []
+        self._below = _ANY_HASH
+
+    def add(self, table: pa.Table, measured: Measured, positions: Positions) -> None:
+        """Measure a table and add what was found; see `FeatureStatistics.of`."""
+        self.add_partial(FeatureStatistics.of(table, measured, positions, self._below))
+
+    def add_partial(self, part: FeatureStatistics) -> None:
+        """Add what was measured elsewhere."""
+        self._parts.append(part)
+        if sum(part.sample.num_rows for part in self._parts) > _POOL * SAMPLE_ROWS:
+            merged = FeatureStatistics.merge_all(self._parts)
+            self._parts = [merged]
+            self._below = int(hash_positions(merged.sample.column(POSITION).to_numpy()).max())
+
+    def merged(self) -> FeatureStatistics | None:
+        """Return the statistics of all rows added; None when there were none."""
+        return FeatureStatistics.merge_all(self._parts) if self._parts else None
 
 
 def hash_positions(positions: Positions) -> npt.NDArray[np.uint64]:
@@ -249,15 +265,12 @@ def hash_positions(positions: Positions) -> npt.NDArray[np.uint64]:
 
 
 def _bottom(positions: Positions, below: int = _ANY_HASH) -> npt.NDArray[np.int64]:
-    """Return the indices of the SAMPLE_ROWS positions with the smallest hashes up to `below`, in order of hash."""
+    """Return the ascending indices of the SAMPLE_ROWS positions with the smallest hashes up to `below`."""
     hashed = hash_positions(positions)
     index = np.flatnonzero(hashed <= np.uint64(below))
-    hashed = hashed[index]
     if len(index) > SAMPLE_ROWS:
-        nearest = np.argpartition(hashed, SAMPLE_ROWS)[:SAMPLE_ROWS]
-        index, hashed = index[nearest], hashed[nearest]
-    chosen: npt.NDArray[np.int64] = index[np.argsort(hashed)]
-    return chosen
+        index = np.sort(index[np.argpartition(hashed[index], SAMPLE_ROWS)[:SAMPLE_ROWS]])
+    return index
 
 
 def _summary(name: str, values: npt.NDArray[np.float64] | npt.NDArray[np.float32]) -> Summary:

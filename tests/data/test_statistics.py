@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.data import statistics as subject
 from app.data.fit import plan
-from app.data.statistics import FeatureStatistics, Measured, collect, hash_positions
+from app.data.statistics import FeatureStatistics, Measured, Pool, hash_positions
 from app.spec import CategoryFeature, NumberFeature, Spec
 from app.types import UserError
 
@@ -46,6 +46,13 @@ def cut(table: pa.Table, borders: list[int]) -> list[tuple[np.ndarray, pa.Table]
 
 def measure(positions: np.ndarray, table: pa.Table) -> FeatureStatistics:
     return FeatureStatistics.of(table, MEASURED, positions)
+
+
+def collect(pieces: list[tuple[np.ndarray, pa.Table]], measured: Measured) -> FeatureStatistics | None:
+    pool = Pool()
+    for positions, table in pieces:
+        pool.add(table, measured, positions)
+    return pool.merged()
 
 
 def same(one: FeatureStatistics, two: FeatureStatistics) -> None:
@@ -117,8 +124,8 @@ def test_sample_is_the_rows_of_smallest_hash(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(subject, "SAMPLE_ROWS", 16)
     table = pa.table({"x": np.arange(1000.0), "y": ["p", "q"] * 500})
     measured = Measured(("x",), {}, "y", "binary")
-    expected = np.argsort(hash_positions(np.arange(1000)))[:16]
-    for step in (7, 100, 1000):  # many pieces make `collect` thin out on its way
+    expected = np.sort(np.argsort(hash_positions(np.arange(1000)))[:16])
+    for step in (7, 100, 1000):  # many pieces make the pool thin out on its way
         pieces = [(np.arange(a, min(a + step, 1000)), table.slice(a, step)) for a in range(0, 1000, step)]
         found = collect(pieces, measured)
         assert found is not None
@@ -159,5 +166,5 @@ def test_infinity_is_refused_by_name() -> None:
         FeatureStatistics.of(table, Measured(("x",), {}, "y", "binary"), np.arange(2))
 
 
-def test_nothing_to_collect_is_none() -> None:
-    assert collect([], MEASURED) is None
+def test_no_rows_have_no_statistics() -> None:
+    assert Pool().merged() is None
