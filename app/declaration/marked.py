@@ -159,7 +159,8 @@ class _Loader(yaml.SafeLoader):
         """Compose as ever, but give up on nesting that would end in a RecursionError."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise ComposerError(None, None, f"nested deeper than {MAX_DEPTH} levels", self.get_mark())
+            start = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise ComposerError(None, None, f"nested deeper than {MAX_DEPTH} levels", start)
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node

@@ -47,6 +47,9 @@ def _problems(root: Allowed, place: Place, details: list[ErrorDetails], marked: 
                 where = (*place, *key)
                 yield Problem(marked.mark(where), where, why)
             return
+        if detail["type"] == "string_too_short" and detail["loc"][-1] == "[key]":
+            yield Problem(marked.keys[place], place, "a column's name cannot be empty")
+            return
         if detail["type"] == "extra_forbidden":
             yield Problem(marked.keys[place], place, _unknown(root, place, marked))
             return
