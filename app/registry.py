@@ -81,8 +81,8 @@ class Run:
             self.client.log_artifacts(self.id, folder)
 
     def describe(self, markdown: str) -> None:
-        """Show a text on the run's page."""
-        self.client.set_tag(self.id, "mlflow.note.content", markdown)
+        """Show a text on the run's page, without its pictures, which MLflow cannot find there."""
+        self.client.set_tag(self.id, "mlflow.note.content", re.sub(r"!\[[^]]*\]\([^)]*\)\n*", "", markdown))
 
     def _log(self, figures: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric
@@ -190,6 +190,13 @@ class Registry:
             if not token:
                 return sorted((_version(one, aliases) for one in found), key=lambda one: one.number)
 
+    def version(self, number: int) -> Version:
+        """Return one version. Raises UserError when there is none of this number."""
+        versions = {one.number: one for one in self.versions()}
+        if number not in versions:
+            raise UserError(f"{self.name!r} has no version {number}; there are {sorted(versions) or 'none yet'}")
+        return versions[number]
+
     def champion(self) -> Version | None:
         """Return the version that serves, None before the first promotion."""
         return self._by_alias(CHAMPION)
@@ -200,12 +207,12 @@ class Registry:
 
     def challenge(self, number: int) -> None:
         """Put a version on trial."""
-        self._require(number)
+        self.version(number)
         self.client.set_registered_model_alias(self.name, CHALLENGER, str(number))
 
     def record_verdict(self, number: int, passed: bool, reasons: Sequence[str]) -> None:
         """Write the gate's verdict on the version's page."""
-        self._require(number)
+        self.version(number)
         text = "\n".join(f"- {reason}" for reason in reasons)
         verdict = "passed" if passed else "refused"
         self.client.set_model_version_tag(self.name, str(number), "evertrue.gate", verdict)
@@ -213,7 +220,7 @@ class Registry:
 
     def promote(self, number: int) -> None:
         """Make a version champion. Doing it again changes nothing."""
-        self._require(number)
+        self.version(number)
         champion = self.champion()
         if champion is None or champion.number != number:
             # Written before the alias: a crash in between leaves a line above the champion, which nobody reads.
@@ -231,7 +238,7 @@ class Registry:
         before = self._line(self.champion())[:-1]
         if not before:
             raise UserError(f"{self.name!r} has no champion before this one to go back to")
-        restored = self._require(before[-1])
+        restored = self.version(before[-1])
         self.client.set_registered_model_alias(self.name, CHAMPION, str(restored.number))
         self._set_line(before)
         return restored
@@ -248,12 +255,6 @@ class Registry:
 
     def _set_line(self, line: list[int]) -> None:
         self.client.set_registered_model_tag(self.name, _CHAMPIONS, json.dumps(line[-_MOST_CHAMPIONS:]))
-
-    def _require(self, number: int) -> Version:
-        versions = {one.number: one for one in self.versions()}
-        if number not in versions:
-            raise UserError(f"{self.name!r} has no version {number}; there are {sorted(versions) or 'none yet'}")
-        return versions[number]
 
     def _of(self, bundle: str) -> list[Version]:
         return [version for version in self.versions() if version.bundle == bundle]
@@ -348,7 +349,7 @@ def _experiment(client: "MlflowClient", name: str, folder: str | None) -> "Exper
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            client.create_experiment(name, artifact_location=folder)
+            client.create_experiment(name, folder, {"mlflow.experimentKind": "custom_model_development"})
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # unless another process was quicker
                 raise

@@ -46,7 +46,7 @@ def test_a_run_keeps_declaration_curves_figures_files_and_origin(registry):
             run.log_epoch(epoch, {"validation.log_loss": 0.5 - epoch / 10})
         run.log_metrics({"test.auc": 0.72, "slice/carrier=UA": float("nan")})
         run.log_files({"card.md": b"# Card", "plots/roc.png": b"png"})
-        run.describe("# Card")
+        run.describe("# Card\n\n![ROC](plots/roc.png)\n\nGood.")
     kept = registry.client.get_run(run.id)
     curve = registry.client.get_metric_history(run.id, "validation.log_loss")
     assert kept.info.status == "FINISHED"
@@ -57,7 +57,7 @@ def test_a_run_keeps_declaration_curves_figures_files_and_origin(registry):
     assert kept.data.metrics["test.auc"] == 0.72
     assert kept.data.tags["mlflow.source.git.commit"] == "1234567"
     assert (kept.data.tags["evertrue.fingerprint"], kept.data.tags["evertrue.job"]) == ("abc", "train-1")
-    assert kept.data.tags["mlflow.note.content"] == "# Card"
+    assert kept.data.tags["mlflow.note.content"] == "# Card\n\nGood."
     artifacts = {one.path for one in registry.client.list_artifacts(run.id)}
     assert artifacts == {"card.md", "plots"}
 
