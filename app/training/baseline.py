@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from app.data.encode import Examples
 from app.data.features import FeaturePlan, TaskType
+from app.training.resources import cpu_count
 from app.types import Features, Scores, Targets
 
 _ROUNDS = 1000
@@ -58,11 +59,15 @@ def train_baseline(train: Examples, validation: Examples, plan: FeaturePlan, see
     """Boost trees on `train` until `validation` gets no better for 50 rounds, and keep the best round.
 
     A missing number stays NaN, which trees send the better way; category ids are split as sets.
-    `threads` 0 is LightGBM's own choice: all cores, or OMP_NUM_THREADS.
+    `threads`: all CPUs that this process may use, unless told.
     """
     begin = time.perf_counter()
     target = plan.target
-    settings = _SETTINGS | {"objective": _OBJECTIVES[target.task], "seed": seed, "num_threads": threads}
+    settings = _SETTINGS | {
+        "objective": _OBJECTIVES[target.task],
+        "seed": seed,
+        "num_threads": threads or cpu_count(),
+    }
     if target.task == "multiclass":
         settings["num_class"] = target.outputs
     names = list(plan.names)

@@ -8,13 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from app.data.encode import Examples
+from app.spec import Train
 from app.training.ranks import Ranks
 from app.types import Features, Targets
 
 if TYPE_CHECKING:
     from ray.data import DataIterator
 
-EVALUATION_ROWS = 8192
+_EVALUATION_ROWS = 8192
 _SHUFFLE_BATCHES = 16
 
 
@@ -36,7 +38,7 @@ class Loader(Protocol):
     """One part (training or validation) of the rows, as one rank sees it."""
 
     rows: int
-    """Rows of the part over all ranks; a stream's may be a good guess."""
+    """Training rows over all ranks, from which the learning rate's schedule is made."""
 
     def shuffled(self, epoch: int) -> Iterator[Batch]:
         """Yield the epoch's training steps, equally many on every rank."""
@@ -73,7 +75,7 @@ class MemoryLoader:
         ):
             self._source = _OnDevice(arrays, ranks.device)
         else:
-            self._source = _OnHost(arrays, max(batch_size, EVALUATION_ROWS), ranks.device)
+            self._source = _OnHost(arrays, max(batch_size, _EVALUATION_ROWS), ranks.device)
 
     def shuffled(self, epoch: int) -> Iterator[Batch]:
         """Yield the epoch's training steps; the last one holds what is left over."""
@@ -88,8 +90,8 @@ class MemoryLoader:
     def in_order(self) -> Iterator[Batch]:
         """Yield this rank's contiguous share of the rows; one empty batch when it has none."""
         mine = self._labelled[self._ranks.share(self.rows)]
-        for start in range(0, max(len(mine), 1), EVALUATION_ROWS):
-            index = mine[start : start + EVALUATION_ROWS]
+        for start in range(0, max(len(mine), 1), _EVALUATION_ROWS):
+            index = mine[start : start + _EVALUATION_ROWS]
             yield Batch(*self._source.take(index), len(index), 1.0)
 
 
@@ -156,7 +158,7 @@ class StreamLoader:
 
     def in_order(self) -> Iterator[Batch]:
         """Yield this rank's shard once."""
-        return self._batches(EVALUATION_ROWS, None, None)
+        return self._batches(_EVALUATION_ROWS, None, None)
 
     def _batches(self, batch_size: int, window: int | None, seed: int | None) -> Iterator[Batch]:
         batches = self._shard.iter_torch_batches(
@@ -169,3 +171,34 @@ class StreamLoader:
         for batch in batches:
             target = batch["target"]
             yield Batch(batch["number"], batch["category"], target, len(target), 1.0)
+
+
+class Parts(NamedTuple):
+    """The examples of a training, in memory."""
+
+    train: Examples
+    validation: Examples
+
+    def loaders(self, settings: Train, ranks: Ranks) -> tuple[Loader, Loader]:
+        """Return a rank's loaders of both parts."""
+        train, validation = (
+            MemoryLoader(part.features, part.target, settings.batch_size, settings.seed, ranks) for part in self
+        )
+        return train, validation
+
+
+class Streams(NamedTuple):
+    """A rank's shards of a training's examples."""
+
+    train: "DataIterator"
+    validation: "DataIterator"
+    rows: int
+    """Training rows over all ranks."""
+
+    def loaders(self, settings: Train, ranks: Ranks) -> tuple[Loader, Loader]:
+        """Return a rank's loaders of both parts."""
+        train, validation = (
+            StreamLoader(part, self.rows, settings.batch_size, settings.seed, ranks)
+            for part in (self.train, self.validation)
+        )
+        return train, validation

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from app.data.features import FeaturePlan
 from app.model.network import Network
-from app.spec import Train
+from app.spec import Spec, Train
 from app.training.checkpoint import Checkpoint, Checkpoints, Progress
 from app.training.loader import Loader
 from app.training.metrics import Tally, evaluate
@@ -24,7 +25,7 @@ from app.training.ranks import Ranks
 from app.types import UserError
 
 OnEpoch = Callable[[dict[str, float]], None]
-"""Called with each new line of the history."""
+"""Called with each new line of the history, on every rank."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,16 @@ def train_one(
     Raises UserError when a part is empty or the loss is no longer finite.
     """
     ranks = ranks or Ranks()
-    for part, loader in {"training": train, "validation": validation}.items():
-        if loader.rows == 0:
-            raise UserError(f"there are no labelled {part} rows; see data.split and the quarantine's counts")
     device = ranks.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []), _tensor_cores(device):
         return _Training(network.to(device), train, validation, settings, ranks, checkpoints).run(on_epoch)
+
+
+def new_network(plan: FeaturePlan, spec: Spec) -> Network:
+    """Return the untrained network of the declared seed; the caller's randomness is left alone."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(spec.train.seed)
+        return Network(plan, spec.model)
 
 
 def choose_device(use_gpu: Literal["auto"] | bool) -> torch.device:
@@ -116,11 +121,10 @@ class _Training:
             if line["validation_loss"] < progress.best_loss:
                 progress.best_loss, progress.best_epoch = line["validation_loss"], progress.epoch
                 self._best = _copy(self._network)
-            if self._ranks.index == 0:
-                if self._checkpoints:
-                    self._checkpoints.save(self._checkpoint())
-                if on_epoch:
-                    on_epoch(line)
+            if self._checkpoints and self._ranks.index == 0:
+                self._checkpoints.save(self._checkpoint())
+            if on_epoch:
+                on_epoch(line)
         return self._finish()
 
     def _epoch(self) -> dict[str, float]:
@@ -167,8 +171,8 @@ class _Training:
             loss_sum += loss.detach() * batch.rows
             rows += batch.rows
         # Reading the sum waits for the device, so that the clock has seen all of the work.
-        loss_total, row_total = self._ranks.total(np.array([loss_sum.item(), rows], np.float64))
-        return float(loss_total / row_total), float(row_total), rate
+        mean, total = self._mean(loss_sum.item(), rows, "training")
+        return mean, total, rate
 
     def _validate(self) -> tuple[float, dict[str, float]]:
         """Return mean loss and figures over all ranks' validation rows."""
@@ -179,8 +183,15 @@ class _Training:
                 loss_sum += self._network.loss(logits, target).item() * len(target)
                 rows += len(target)
                 tally = tally.merge(Tally.of(column, self._network.to_scores(logits), target.cpu().numpy()))
-        loss_total, row_total = self._ranks.total(np.array([loss_sum, rows]))
-        return float(loss_total / row_total), Tally(column, self._ranks.total(tally.state)).figures()
+        mean, _ = self._mean(loss_sum, rows, "validation")
+        return mean, Tally(column, self._ranks.total(tally.state)).figures()
+
+    def _mean(self, loss_sum: float, rows: int, part: str) -> tuple[float, float]:
+        """Return mean loss and number of rows over all ranks."""
+        loss_total, row_total = self._ranks.total(np.array([loss_sum, rows])).tolist()
+        if row_total == 0:
+            raise UserError(f"there are no labelled {part} rows; see data.split and the counts of rejected rows")
+        return loss_total / row_total, row_total
 
     @torch.no_grad()
     def _logits(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -1,0 +1,40 @@
+"""What does a person see of a training? A bar on a terminal, a plain line an epoch in a log."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+
+from tqdm import tqdm
+
+from app.training.loop import OnEpoch
+
+logger = logging.getLogger(__name__)
+
+_FIGURES = ("auc", "accuracy", "rmse")
+
+
+@contextlib.contextmanager
+def show_epochs(epochs: int) -> Iterator[OnEpoch]:
+    """Yield what `train` calls with every epoch: it moves a bar when stdout is a terminal, else it logs a line."""
+    if not sys.stdout.isatty():
+        yield lambda line: logger.info("epoch %d of %d: %s", line["epoch"], epochs, describe(line))
+        return
+    with tqdm(total=epochs, unit="epoch", file=sys.stdout) as bar:
+
+        def move(line: dict[str, float]) -> None:
+            bar.update(int(line["epoch"]) - bar.n)
+            bar.set_postfix_str(describe(line))
+
+        yield move
+
+
+def describe(line: dict[str, float]) -> str:
+    """Return a history's line in words.
+
+    >>> describe({"train_loss": 0.5, "validation_loss": 0.25, "validation_auc": 0.75, "rows_per_second": 1e5})
+    'loss 0.5000, validation 0.2500, auc 0.7500, 100,000 rows/s'
+    """
+    told = [f"loss {line['train_loss']:.4f}", f"validation {line['validation_loss']:.4f}"]
+    told += [f"{name} {line[f'validation_{name}']:.4f}" for name in _FIGURES if f"validation_{name}" in line]
+    return ", ".join([*told, f"{line['rows_per_second']:,.0f} rows/s"])

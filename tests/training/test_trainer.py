@@ -1,0 +1,176 @@
+"""Training in the driver and on Ray's workers is one and the same, whatever gets killed on the way."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import ray
+import torch
+
+from app.data.encode import Examples
+from app.data.features import CategoryColumn, FeaturePlan, NumberColumn, TargetColumn
+from app.spec import Spec
+from app.training.loader import Parts, StreamLoader
+from app.training.loop import new_network, train_one
+from app.training.progress import show_epochs
+from app.training.resources import workers_use_gpu
+from app.training.trainer import train
+from app.types import Features, UserError
+from app.workspace import Workspace
+
+QUANTILES = tuple(np.linspace(-3, 3, 257).tolist())
+PLAN = FeaturePlan(
+    tuple(NumberColumn(f"x{i}", nulls=0.1, quantiles=QUANTILES) for i in range(2)),
+    (CategoryColumn("c", "string", tuple("pqrs")),),
+    TargetColumn("y", "binary", (0, 1)),
+    rows=1001,
+)
+
+
+def examples_of(seed, n):
+    random = np.random.default_rng(seed)
+    number = random.normal(size=(n, 2)).astype(np.float32)
+    number[random.uniform(size=(n, 2)) < 0.1] = np.nan
+    category = random.integers(0, 6, (n, 1))
+    signal = np.nan_to_num(number[:, 0], nan=2.0) + np.array([0, 0, 2, -2, 1, -1])[category[:, 0]]
+    target = (signal + random.normal(0, 0.5, n) > 0).astype(np.float32)
+    return Examples(Features(number, category), target, np.arange(n), np.arange(n))
+
+
+PARTS = Parts(examples_of(1, 1001), examples_of(2, 500))
+
+
+def spec_of(**train):
+    train = {"epochs": 4, "batch_size": 50, **train}
+    model = {"width": 32, "depth": 1, "dropout": 0.0, "number_embedding": 4, "frequencies": 4}
+    declared = {"name": "x", "task": {"target": "y"}, "data": {"source": "x"}, "train": train, "model": model}
+    return Spec.model_validate(declared)
+
+
+def assert_same_weights(first, second, tolerance):
+    for (name, left), right in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
+        torch.testing.assert_close(left, right, rtol=tolerance, atol=tolerance, msg=name)
+
+
+class StoppedError(Exception):
+    """The driver goes away."""
+
+
+def stop_after(epoch):
+    def stop(line):
+        if line["epoch"] == epoch:
+            raise StoppedError
+
+    return stop
+
+
+def test_training_in_the_driver_gives_a_calibrated_network_ready_to_score(tmp_path):
+    threads = torch.get_num_threads()
+    trained = train(PARTS, PLAN, spec_of(learning_rate=0.01), Workspace(str(tmp_path)), "one")
+    assert not trained.network.training
+    assert trained.network.temperature.item() != 1.0
+    assert trained.validation["auc"] > 0.9
+    assert trained.validation["rows"] == 500
+    assert trained.seconds > sum(line["seconds"] for line in trained.history)
+    assert torch.get_num_threads() == threads
+
+
+def test_the_same_run_id_goes_on_and_another_starts_anew(tmp_path):
+    workspace = Workspace(str(tmp_path))
+    with pytest.raises(StoppedError):
+        train(PARTS, PLAN, spec_of(), workspace, "one", stop_after(2))
+    seen = []
+    resumed = train(PARTS, PLAN, spec_of(), workspace, "one", seen.append)
+    assert [line["epoch"] for line in seen] == [3, 4]
+    straight = train(PARTS, PLAN, spec_of(), workspace, "two", seen.append)
+    assert len(seen) == 6
+    assert_same_weights(straight.network, resumed.network, 0.0)
+    with pytest.raises(UserError, match="choose another run id"):
+        train(PARTS, PLAN, spec_of(learning_rate=0.1), workspace, "one")
+
+
+def test_a_log_gets_a_line_an_epoch(caplog):
+    line = {"epoch": 1, "train_loss": 0.5, "validation_loss": 0.25, "validation_auc": 0.75, "rows_per_second": 1e5}
+    with caplog.at_level("INFO"), show_epochs(3) as on_epoch:
+        on_epoch(line)
+    assert caplog.messages == ["epoch 1 of 3: loss 0.5000, validation 0.2500, auc 0.7500, 100,000 rows/s"]
+
+
+def test_a_terminal_gets_a_bar(monkeypatch, capsys):
+    line = {"epoch": 1, "train_loss": 0.5, "validation_loss": 0.25, "validation_rmse": 2.0, "rows_per_second": 1e5}
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    with show_epochs(3) as on_epoch:
+        on_epoch(line)
+    assert "1/3" in capsys.readouterr().out
+
+
+@pytest.mark.ray
+def test_workers_that_can_never_be_had_are_refused(ray_session, tmp_path):
+    with pytest.raises(UserError, match=r"asks for 99 workers with 1 CPU each, but the cluster can hold \d+;"):
+        train(PARTS, PLAN, spec_of(num_workers=99), Workspace(str(tmp_path)), "one")
+    with pytest.raises(UserError, match="asks for 1 workers with 1 CPU and 1 GPU each, but the cluster can hold 0;"):
+        train(PARTS, PLAN, spec_of(num_workers=1, use_gpu=True), Workspace(str(tmp_path)), "one")
+    assert not workers_use_gpu(spec_of(num_workers=1, use_gpu="auto").train)
+
+
+@pytest.mark.ray
+def test_a_stream_trains_as_well_as_memory(ray_session):
+    parts = [ray.data.from_numpy(np.arange(len(part.target))).map_batches(_rows, fn_args=[part]) for part in PARTS]
+    spec = spec_of(learning_rate=0.01)
+    loaders = [StreamLoader(part.iterator(), 1001, 50) for part in parts]
+    steps = [batch.rows for batch in loaders[0].shuffled(0)]
+    assert steps == [50] * 20 + [1]
+    outcome = train_one(new_network(PLAN, spec), *loaders, spec.train)
+    assert outcome.validation["rows"] == 500
+    assert outcome.validation["auc"] > 0.9
+
+
+def _rows(batch, part):
+    index = batch["data"]
+    return {
+        "number": part.features.number[index],
+        "category": part.features.category[index],
+        "target": part.target[index],
+    }
+
+
+@pytest.fixture(scope="module")
+def killed_run(ray_session, tmp_path_factory):
+    """A run that is stopped in the driver, goes on with two workers, and loses one of them to SIGKILL."""
+    workspace = Workspace(str(tmp_path_factory.mktemp("workspace")))
+    with pytest.raises(StoppedError):
+        train(PARTS, PLAN, spec_of(), workspace, "killed", stop_after(1))
+    seen = []
+
+    def kill(line):
+        seen.append(line["epoch"])
+        if line["epoch"] == 2:
+            from ray._private.state import actors
+
+            workers = [
+                a for a in actors().values() if a["State"] == "ALIVE" and "RayTrainWorker" in a["ActorClassName"]
+            ]
+            assert len(workers) == 2
+            os.kill(workers[-1]["Pid"], signal.SIGKILL)
+
+    spread = spec_of(num_workers={"min": 1, "max": 2}, cpus_per_worker=1)
+    return train(PARTS, PLAN, spread, workspace, "killed", kill), seen
+
+
+@pytest.mark.ray
+@pytest.mark.slow  # the real thing: Ray starts a group of workers twice
+def test_a_killed_worker_costs_no_epoch(killed_run):
+    trained, seen = killed_run
+    assert sorted(set(seen)) == [2, 3, 4]
+    assert [line["epoch"] for line in trained.history] == [1, 2, 3, 4]
+
+
+@pytest.mark.ray
+@pytest.mark.slow  # shares the run above
+def test_workers_end_in_the_weights_that_the_driver_alone_ends_in(killed_run, tmp_path):
+    trained, _ = killed_run
+    alone = train(PARTS, PLAN, spec_of(), Workspace(str(tmp_path)), "alone")
+    assert_same_weights(alone.network, trained.network, 1e-3)
+    assert trained.validation["rows"] == 500
+    assert trained.validation["auc"] == pytest.approx(alone.validation["auc"], abs=1e-4)
