@@ -1,4 +1,4 @@
-"""Where everything lives: one root URI, a local directory by default, any pyarrow filesystem otherwise.
+"""Where everything lives: one root URI, a local directory by default, an object store otherwise.
 
 Layout below the root, per declaration `name`:
 
@@ -6,9 +6,13 @@ Layout below the root, per declaration `name`:
     <name>/bundles/<version id>/    bundles, committed by their manifest
     <name>/checkpoints/<run>/       training checkpoints
     mlflow.db, mlflow-artifacts/    the registry, unless a tracking URI says otherwise
+
+A store's options go into the root's query and stay with every address below it:
+`s3://bucket/evertrue?region=eu-west-1`, `s3://bucket/evertrue?endpoint_override=localhost:9000&scheme=http`.
 """
 
 import os
+import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +23,9 @@ from app.types import UserError
 
 ENVIRONMENT = "EVERTRUE_WORKSPACE"
 
+_SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss")
+_ALLOWED = "allowed: a path, file:///, s3://, gs://, abfss://"
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -28,35 +35,54 @@ class Workspace:
 
     @staticmethod
     def open(root: str | None = None) -> "Workspace":
-        """Open `root`, or $EVERTRUE_WORKSPACE, or ./workspace; local folders are made when missing."""
+        """Open `root`, or $EVERTRUE_WORKSPACE, or ./workspace; local folders are made when missing.
+
+        Raises UserError for an unknown scheme and for a local folder that cannot be made.
+        """
         root = root or os.environ.get(ENVIRONMENT) or "workspace"
-        if "://" not in root:
-            path = Path(root).expanduser().resolve()
-            try:
-                path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f"workspace {str(path)!r} cannot be made: {error.strerror}") from error
-            root = str(path)
-        return Workspace(root.rstrip("/"))
+        scheme, _ = _split_scheme(root)
+        if scheme is None and re.match(r"[A-Za-z][A-Za-z0-9]+:", root):
+            raise UserError(f"workspace {root!r} is neither a path nor a URI; {_ALLOWED}")
+        if scheme not in (None, "file"):
+            return Workspace(root)
+        path = resolve(root)[1]
+        try:
+            Path(path).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"workspace {path!r} cannot be made: {error.strerror}") from error
+        return Workspace(path)
 
     def uri(self, *parts: str) -> str:
         """Return the address of something below the root."""
-        return "/".join((self.root, *parts))
+        return join(self.root, *parts)
+
+
+def join(uri: str, *parts: str) -> str:
+    """Return the address of something below a folder; the query of a URI stays at the end."""
+    scheme, _ = _split_scheme(uri)
+    folder, mark, query = (uri, "", "") if scheme is None else uri.partition("?")
+    return "/".join((folder.rstrip("/"), *parts)) + mark + query
 
 
 def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     """Return filesystem and path behind a local path or URI.
 
-    Raises UserError for a scheme that no filesystem knows.
+    An S3 region is taken from the query, else from $AWS_REGION or $AWS_DEFAULT_REGION, else asked of the bucket.
+    Raises UserError for a scheme that no filesystem knows and for a malformed or unreachable address.
     """
-    if "://" not in uri:
+    scheme, rest = _split_scheme(uri)
+    if scheme is None:
         return pafs.LocalFileSystem(), str(Path(uri).expanduser().resolve())
+    if scheme not in _SCHEMES:
+        raise UserError(f"{uri!r} cannot be opened: unknown scheme {scheme}://; {_ALLOWED}")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    options = rest.partition("?")[2]
+    if scheme == "s3" and region and not re.search(r"(^|&)(region|endpoint_override)=", options):
+        uri += ("&" if options else "?") + f"region={region}"
     try:
         filesystem, path = pafs.FileSystem.from_uri(uri)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{uri!r} cannot be opened: {error}; allowed: a path, file://, s3://, gs://, abfss://"
-        ) from error
+        raise UserError(f"{uri!r} cannot be opened: {error}; {_ALLOWED}") from error
     return filesystem, path
 
 
@@ -92,3 +118,9 @@ def exists(uri: str) -> bool:
     """Say whether a file or folder is there."""
     filesystem, path = resolve(uri)
     return bool(filesystem.get_file_info(path).type != pafs.FileType.NotFound)
+
+
+def _split_scheme(uri: str) -> tuple[str | None, str]:
+    """Return scheme and rest of a URI; no scheme for a path."""
+    scheme, found, rest = uri.partition("://")
+    return (scheme.lower(), rest) if found else (None, uri)
