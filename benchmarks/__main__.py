@@ -1,0 +1,31 @@
+"""Run the comparisons in turn: `python -m benchmarks [serve] [data] [train] [--quick]`; all of them by default."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+PARTS = ("serve", "data", "train")
+RESULTS = Path(__file__).parent / "results"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run each part in a process of its own, say where the results are, and return 1 when one failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which comparisons (all)")
+    parser.add_argument("--quick", action="store_true", help="short measurements: to see that all runs")
+    options = parser.parse_args(arguments)
+    failed = []
+    for part in options.parts or PARTS:
+        print(f"\n== {part} ==", flush=True)
+        command = [sys.executable, "-m", f"benchmarks.{part}", *(["--quick"] if options.quick else [])]
+        if subprocess.run(command, cwd=RESULTS.parents[1], check=False).returncode:
+            failed.append(part)
+    print("\nresults:", *sorted(str(path) for path in RESULTS.glob("*.md")), sep="\n  ")
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The peers: the same rows, checks, graph and answer, behind other servers."""
