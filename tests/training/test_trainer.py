@@ -107,8 +107,8 @@ def test_a_terminal_gets_a_bar(monkeypatch, capsys):
 
 @pytest.mark.ray
 def test_workers_that_can_never_be_had_are_refused(ray_session, tmp_path):
-    with pytest.raises(UserError, match=r"asks for 99 workers with 1 CPU each, but the cluster can hold \d+;"):
-        train(PARTS, PLAN, spec_of(num_workers=99), Workspace(str(tmp_path)), "one")
+    with pytest.raises(UserError, match=r"asks for 40 workers with 1 CPU each, but the cluster can hold \d+;"):
+        train(PARTS, PLAN, spec_of(num_workers=40), Workspace(str(tmp_path)), "one")
     with pytest.raises(UserError, match="asks for 1 workers with 1 CPU and 1 GPU each, but the cluster can hold 0;"):
         train(PARTS, PLAN, spec_of(num_workers=1, use_gpu=True), Workspace(str(tmp_path)), "one")
     assert not workers_use_gpu(spec_of(num_workers=1, use_gpu="auto").train)
