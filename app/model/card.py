@@ -1,0 +1,217 @@
+"""What should one know about a version? Its model card: facts and pictures, a pure function of the contents."""
+
+from collections.abc import Iterator, Sequence
+
+from app.model import plots
+from app.model.contents import Contents, Evaluation, Figures
+
+_TITLES = {
+    "log_loss": "log-loss",
+    "auc": "AUC",
+    "brier": "Brier score",
+    "calibration_error": "calibration error",
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
+}
+_MOST_VALUES = 20
+
+
+def render(contents: Contents) -> dict[str, bytes]:
+    """Return the card's files by their paths in the bundle: card.md and plots/*.png."""
+    pictures = plots.draw(contents)
+    paragraphs = [
+        *_head(contents),
+        *_gate(contents),
+        *_figures(contents),
+        *_pictures(pictures),
+        *_months(contents),
+        *_slices(contents),
+        *_features(contents),
+        *_limits(contents),
+        *_data(contents),
+        *_network(contents),
+    ]
+    text = "\n\n".join(paragraphs) + "\n"
+    return {"card.md": text.encode(), **{f"plots/{name}.png": picture.png for name, picture in pictures.items()}}
+
+
+def _head(contents: Contents) -> Iterator[str]:
+    plan, target = contents.plan, contents.plan.target
+    yield f"# {contents.spec.name}"
+    if target.task == "binary":
+        what = f"the probability that {_code(target.name)} is {_code(target.classes[1])}"
+    elif target.task == "multiclass":
+        what = f"the probabilities of the {len(target.classes)} classes of {_code(target.name)}"
+    else:
+        what = f"the value of {_code(target.name)}"
+    inputs = f"{len(plan.number)} number and {len(plan.category)} category features"
+    yield f"A network that predicts {what} from {inputs}."
+
+
+def _gate(contents: Contents) -> Iterator[str]:
+    if contents.judged:
+        yield "## Gate"
+        yield "Passed." if contents.judged.passed else "Not passed."
+        yield "\n".join(f"- {reason}" for reason in contents.judged.reasons)
+
+
+def _figures(contents: Contents) -> Iterator[str]:
+    yield "## Test figures"
+    sides = _sides(contents)
+    rows = [
+        [title, *(_figure(side.overall.get(name)) for side in sides.values())]
+        for name, title in _TITLES.items()
+        if name in contents.network.overall
+    ]
+    means = [_means(side.by_month) for side in sides.values()]
+    rows += [
+        [f"{title}, mean over months", *(_figure(mean.get(name)) for mean in means)]
+        for name, title in _TITLES.items()
+        if name in means[0]
+    ]
+    yield _table(["", *sides], rows)
+    yield f"Measured on {contents.network.overall.get('rows', 0):,.0f} labelled test rows."
+
+
+def _pictures(pictures: dict[str, plots.Picture]) -> Iterator[str]:
+    for name, picture in pictures.items():
+        yield f"![{name}](plots/{name}.png)"
+        yield f"*{picture.caption}*"
+
+
+def _months(contents: Contents) -> Iterator[str]:
+    if contents.network.by_month:
+        yield "## By month"
+        others = contents.baseline.by_month if contents.baseline else None
+        yield _comparison("month", contents.network.by_month, others, contents.network.by_month)
+
+
+def _slices(contents: Contents) -> Iterator[str]:
+    for column, values in contents.network.by_slice.items():
+        yield f"## By {_code(column)}"
+        others = contents.baseline.by_slice.get(column) if contents.baseline else None
+        largest = sorted(values, key=lambda value: -values[value]["rows"])[:_MOST_VALUES]
+        yield _comparison(column, values, others, largest)
+        if len(largest) < len(values):
+            yield f"The {len(largest)} most common of {len(values)} values; metrics.json has all of them."
+
+
+def _features(contents: Contents) -> Iterator[str]:
+    yield "## Features"
+    plan, quantile = contents.plan, "{:.6g}".format
+    if plan.number:
+        rows = []
+        for number in plan.number:
+            spread = (
+                [quantile(number.quantiles[place]) for place in (0, 64, 128, 192, 256)]
+                if number.quantiles
+                else [""] * 5
+            )
+            rows.append([_code(number.name), f"{number.nulls:.1%}", *spread])
+        yield _table(["number", "null", "lowest", "25 %", "median", "75 %", "highest"], rows)
+    if plan.category:
+        unseen = contents.reference.unseen
+        rows = []
+        for column, rate in zip(plan.category, unseen, strict=True):
+            common = ", ".join(_code(value) for value in column.vocabulary[:5])
+            rows.append(
+                [_code(column.name), f"{column.nulls:.1%}", f"{len(column.vocabulary):,}", f"{rate:.2%}", common]
+            )
+        yield _table(["category", "null", "values", "unseen in validation", "most common"], rows)
+
+
+def _limits(contents: Contents) -> Iterator[str]:
+    yield "## Limits"
+    lines = [
+        "Numbers count at most two standard deviations from the mean of the middle 99 % of training rows: beyond, "
+        "the network sees no difference.",
+        "A category value that the training rows did not have, or had too rarely, is scored as unseen.",
+    ]
+    if contents.plan.target.task == "binary":
+        lines.append(f"The answer's label is the positive one from a score of {contents.spec.task.threshold:g} on.")
+    if contents.origin.time:
+        lines.append(f"The newest row it learned from is of {contents.origin.time[1]}.")
+    yield "\n".join(f"- {line}" for line in lines)
+
+
+def _data(contents: Contents) -> Iterator[str]:
+    yield "## Data"
+    origin = contents.origin
+    lines = [f"{part} rows: {count:,}" for part, count in origin.rows.items()]
+    lines += [f"quarantined, {reason}: {count:,}" for reason, count in origin.quarantined.items()]
+    if origin.time:
+        lines.append(f"training and validation from {origin.time[0]} to {origin.time[1]}")
+    lines.append(f"fingerprint: {_code(origin.fingerprint)}")
+    yield "\n".join(f"- {line}" for line in lines)
+
+
+def _network(contents: Contents) -> Iterator[str]:
+    yield "## Making"
+    model, train, origin = contents.spec.model, contents.spec.train, contents.origin
+    lines = [
+        f"{model.depth} hidden layers of {model.width}, dropout {model.dropout:g}; embeddings of size "
+        f"{model.number_embedding} for numbers, at most {model.category_embedding} for categories",
+        f"{len(contents.history)} epochs of batches of {train.batch_size:,}, learning rate {train.learning_rate:g}, "
+        f"weight decay {train.weight_decay:g}, seed {train.seed}",
+        f"graph {len(contents.onnx) / 1e6:.2f} MB, weights {len(contents.weights) / 1e6:.2f} MB",
+        ", ".join(f"{name} {version}" for name, version in origin.libraries.items()),
+    ]
+    if origin.commit:
+        lines.append(f"commit {_code(origin.commit)}")
+    yield "\n".join(f"- {line}" for line in lines)
+
+
+def _sides(contents: Contents) -> dict[str, Evaluation]:
+    sides = {"network": contents.network}
+    return sides | {"LightGBM": contents.baseline} if contents.baseline else sides
+
+
+def _means(groups: dict[str, Figures]) -> Figures:
+    """Return the mean of every figure that all of several groups have."""
+    if len(groups) < 2:
+        return {}
+    names = set.intersection(*(set(figures) for figures in groups.values()))
+    return {name: sum(figures[name] for figures in groups.values()) / len(groups) for name in names}
+
+
+def _comparison(
+    title: str,
+    network: dict[str, Figures],
+    baseline: dict[str, Figures] | None,
+    groups: Sequence[str] | dict[str, Figures],
+) -> str:
+    """Return a table of groups by the first two figures of the task, the network's beside the baseline's."""
+    names = [name for name in _TITLES if any(name in figures for figures in network.values())][:2]
+    header = [_escape(title), "rows"]
+    for name in names:
+        header += [f"{_TITLES[name]}", f"{_TITLES[name]}, LightGBM"] if baseline is not None else [_TITLES[name]]
+    rows = []
+    for group in groups:
+        row = [_escape(group), f"{network[group]['rows']:,.0f}"]
+        for name in names:
+            row.append(_figure(network[group].get(name)))
+            if baseline is not None:
+                row.append(_figure(baseline.get(group, {}).get(name)))
+        rows.append(row)
+    return _table(header, rows)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}" if abs(value) >= 1 else f"{value:.4f}"
+
+
+def _escape(text: object) -> str:
+    """Return text that cannot break out of a table's cell."""
+    return " ".join(str(text).replace("|", "\\|").split())
+
+
+def _code(text: object) -> str:
+    return f"`{_escape(text).replace('`', chr(39))}`"

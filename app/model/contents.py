@@ -1,0 +1,88 @@
+"""What goes into a bundle? Everything about one trained version, as plain values that training fills in."""
+
+import importlib.metadata
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeAlias
+
+from app.data.features import FeaturePlan
+from app.monitor.profile import Reference
+from app.spec import Spec
+from app.types import Scores, Targets
+
+Figures: TypeAlias = dict[str, float]
+
+_LIBRARIES = ("evertrue", "ray", "torch", "onnxruntime", "numpy", "pyarrow", "lightgbm")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of one model on the test rows: in all, by month, and by declared slice column and its values."""
+
+    overall: Figures
+    by_month: dict[str, Figures] = field(default_factory=dict)
+    by_slice: dict[str, dict[str, Figures]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a version comes from.
+
+    `rows` counts by part (train, validation, test), `quarantined` by reason; `time` is the first and the last
+    moment, ISO 8601, of the rows that trained and validated.
+    """
+
+    fingerprint: str
+    rows: dict[str, int]
+    quarantined: dict[str, int] = field(default_factory=dict)
+    time: tuple[str, str] | None = None
+    commit: str | None = None
+    libraries: dict[str, str] = field(default_factory=lambda: library_versions())
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the gate said, when it has spoken already."""
+
+    passed: bool
+    reasons: list[str]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """One version.
+
+    `weights` are safetensors; `scores` and `baseline_scores` belong to `target`, the test rows' (n,), and are
+    what the card's curves are drawn from. `importance` is the rise in loss by feature and model ("network",
+    "baseline"), as `app.model.importance` measures it. `history` has one line an epoch.
+    """
+
+    spec: Spec
+    plan: FeaturePlan
+    onnx: bytes
+    weights: bytes
+    reference: Reference
+    origin: Origin
+    network: Evaluation
+    target: Targets
+    scores: Scores
+    history: list[Figures]
+    baseline: Evaluation | None = None
+    baseline_scores: Scores | None = None
+    importance: dict[str, Figures] = field(default_factory=dict)
+    judged: Judged | None = None
+
+    def metrics(self) -> dict[str, Any]:
+        """Return every figure as plain JSON values."""
+        return {
+            "network": asdict(self.network),
+            "baseline": asdict(self.baseline) if self.baseline else None,
+            "importance": self.importance,
+            "history": self.history,
+            "gate": asdict(self.judged) if self.judged else None,
+        }
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that made the model, as far as they are installed."""
+    installed = {distribution.name for distribution in importlib.metadata.distributions()}
+    return {name: importlib.metadata.version(name) for name in _LIBRARIES if name in installed}
