@@ -10,7 +10,7 @@ import pyarrow.fs as pafs
 
 from app.spec import Data
 from app.types import UserError
-from app.workspace import resolve
+from app.workspace import join, resolve
 
 FORMATS = {
     ".parquet": "parquet",
@@ -73,7 +73,7 @@ def _expand(entry: str, address: str) -> Iterator[tuple[str, pafs.FileInfo]]:
         what = "no file matches" if pattern else "no files in the folder"
         raise UserError(f"data.source: {what} {entry!r} (looked in {whole})")
     for name, item in chosen.items():
-        yield f"{whole.rstrip('/')}/{name}{query}", item
+        yield join(whole + query, name), item
 
 
 def _split_query(address: str) -> tuple[str, str]:

@@ -23,7 +23,7 @@ from app.data.units import Checker, Partial, Unit, divide, drop_repeated, repeat
 from app.declaration import Declaration
 from app.spec import CategoryFeature, Feature, NumberFeature, Spec
 from app.types import UserError
-from app.workspace import Workspace, exists, read_bytes, resolve, write_bytes
+from app.workspace import Workspace, exists, join, read_bytes, resolve, write_bytes
 
 LAYOUT = 1  # of the folder; a change makes every table be prepared anew
 SAMPLE_ROWS = 10_000  # rows that inferring features looks at, in the first, a middle and the last fragment each
@@ -123,12 +123,12 @@ def _prepare(spec: Spec, files: Sequence[SourceFile], folder: str, run: Runner) 
     parts = sorted(map(Partial.from_json, results), key=lambda part: part.number)
     if contract.key is not None:
         parts = _drop_repeated(checker, parts, run)
-        _remove(f"{folder}/keys")
+        _remove(join(folder, "keys"))
     rejected: dict[str, int] = {}
     for part in parts:
         for reason, count in part.rejected.items():
             rejected[reason] = rejected.get(reason, 0) + count
-    _keep_budget(spec.quality.max_rejected, sum(part.read for part in parts), rejected, f"{folder}/quarantine")
+    _keep_budget(spec.quality.max_rejected, sum(part.read for part in parts), rejected, join(folder, "quarantine"))
     labels = Labels.merge([part.labels for part in parts])
     task = resolve_task(spec.task, labels)
     kept = _fragments(parts)
@@ -153,7 +153,7 @@ def _prepare(spec: Spec, files: Sequence[SourceFile], folder: str, run: Runner) 
 
 def _load(folder: str, fingerprint: str) -> Prepared:
     manifest = json.loads(read_bytes(_manifest_uri(folder)))
-    fragments = [Fragment(**fragment | {"uri": f"{folder}/{fragment['uri']}"}) for fragment in manifest["fragments"]]
+    fragments = [Fragment(**fragment | {"uri": join(folder, fragment["uri"])}) for fragment in manifest["fragments"]]
     return Prepared(
         fragments=fragments,
         schema=read_schema(fragments[:1]),
@@ -163,7 +163,7 @@ def _load(folder: str, fingerprint: str) -> Prepared:
         rows=manifest["rows"],
         labelled=manifest["labelled"],
         quarantined=manifest["quarantined"],
-        quarantine=f"{folder}/quarantine",
+        quarantine=join(folder, "quarantine"),
         fingerprint=fingerprint,
         cut=Cut(**manifest["cut"]),
         notes=manifest["notes"],
@@ -171,7 +171,7 @@ def _load(folder: str, fingerprint: str) -> Prepared:
 
 
 def _manifest_uri(folder: str) -> str:
-    return f"{folder}/prepared.json"
+    return join(folder, "prepared.json")
 
 
 def _contract(spec: Spec, fragments: Sequence[Fragment]) -> Contract:

@@ -242,12 +242,16 @@ def _json(uri: str, parse: pa_json.ParseOptions) -> pa.RecordBatchReader:
 
 def _mixed(uri: str, error: pa.ArrowInvalid) -> UserError:
     """Return what a CSV file's conversion error means, with the column's name: Arrow counts by the file's order."""
-    match = re.search(r"In CSV column #(\d+): CSV conversion error to (\S+): invalid value '(.*)'", str(error))
+    match = re.search(
+        r"In CSV column #(\d+): Row #(\d+): CSV conversion error to (\S+): invalid value '(.*)'", str(error)
+    )
     if match is None:
         return UserError(f"{uri} cannot be read as csv: {str(error).splitlines()[0]}")
     with _csv(uri, pa_csv.ConvertOptions()) as reader:
         name = reader.schema.names[int(match[1])]
-    return UserError(f"{uri}: column {name!r} holds mixed types: it began as {match[2]}, then came {match[3]!r}")
+    return UserError(
+        f"{uri}: column {name!r} holds mixed types: it began as {match[3]}, line {match[2]} holds {match[4]!r}"
+    )
 
 
 def _empty_is_null(batch: pa.RecordBatch) -> pa.RecordBatch:

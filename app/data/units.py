@@ -14,7 +14,7 @@ from app.data.contract import Contract
 from app.data.sources import PIECE_ROWS, Fragment, read
 from app.data.split import TimeSketch
 from app.data.target import Labels
-from app.workspace import resolve, write_bytes
+from app.workspace import join, resolve, write_bytes
 
 UNIT_ROWS = 2 * PIECE_ROWS
 
@@ -137,7 +137,7 @@ class RowWriter:
     def _flush(self) -> None:
         table = pa.concat_tables(self._waiting)
         name = f"{self._prefix}-{len(self._files):04d}.parquet"
-        write_rows(f"{self._folder}/{name}", table, self._dictionary)
+        write_rows(join(self._folder, name), table, self._dictionary)
         self._files.append((name, table.num_rows))
         self._waiting = []
 
@@ -192,7 +192,7 @@ def _nothing(schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _keys_uri(folder: str, unit: int) -> str:
-    return f"{folder}/keys/{unit:06d}.arrow"
+    return join(folder, "keys", f"{unit:06d}.arrow")
 
 
 def repeated_keys(folder: str, units: Sequence[int], bucket: int, buckets: int) -> dict[int, list[int]]:
@@ -225,7 +225,7 @@ def drop_repeated(contract: Contract, folder: str, partial: Partial, rows: Seque
     labels, sketches = [Labels()], [TimeSketch()]
     start = 0
     for name, count in partial.files:
-        uri = f"{folder}/{name}"
+        uri = join(folder, name)
         fragment = Fragment(uri, "parquet", None, 0, count)
         table = pa.concat_tables([piece for _, piece in read(fragment)])
         bad = pl.int_range(start, start + count, eager=True).is_in(dropped.implode()).to_arrow()
