@@ -162,7 +162,7 @@ class Contract:
         kept[self.target] = self._labels(raw[self.target], faults)
         for name in self.slices:
             if name not in kept:
-                kept[name] = raw[name].cast(CATEGORY) if is_text(raw[name].type) else raw[name]
+                kept[name] = _names(raw[name]) if is_text(raw[name].type) else raw[name]
         for rule in self.rules:
             faults.add(rule.name, _evaluate(rule, raw | kept))
         return _divide(pa.table(kept), table, faults)
@@ -230,9 +230,8 @@ def _number(column: pa.Array, name: str, faults: _Faults) -> pa.Array:
 
 def _category(column: pa.Array, name: str, faults: _Faults) -> pa.Array:
     """Return dictionary<string>, int64 or bool."""
-    type_ = column.type
-    if is_text(type_) or pa.types.is_null(type_):
-        return column if type_ == CATEGORY else column.cast(CATEGORY)
+    if is_text(column.type) or pa.types.is_null(column.type):
+        return _names(column)
     column = _plain(column)
     if pa.types.is_boolean(column.type) or pa.types.is_int64(column.type):
         return column
@@ -242,6 +241,13 @@ def _category(column: pa.Array, name: str, faults: _Faults) -> pa.Array:
     same = pc.equal(whole.cast(column.type, safe=False), column)
     faults.add(f"{name}: not a whole number of 64 bits", pc.and_(column.is_valid(), pc.invert(same.fill_null(False))))
     return whole
+
+
+def _names(column: pa.Array) -> pa.Array:
+    """Return text, plain or as any dictionary, as dictionary<string>."""
+    if not pa.types.is_dictionary(column.type):
+        return column.cast(pa.string()).dictionary_encode()
+    return pa.DictionaryArray.from_arrays(column.indices.cast(pa.int32()), column.dictionary.cast(pa.string()))
 
 
 def _check_limits(column: pa.Array, name: str, feature: NumberFeature, faults: _Faults) -> None:

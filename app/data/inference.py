@@ -76,7 +76,9 @@ def is_quantity(type_: pa.DataType) -> bool:
 def _kind(type_: pa.DataType) -> str | None:
     if pa.types.is_null(type_) or is_quantity(type_):
         return "number"
-    return "category" if is_text(type_) or pa.types.is_boolean(type_) else None
+    names = type_.value_type if pa.types.is_dictionary(type_) else type_
+    listed = pa.types.is_dictionary(type_) and pa.types.is_integer(names)
+    return "category" if listed or is_text(names) or pa.types.is_boolean(names) else None
 
 
 def _unusable(name: str, kind: str, sample: pa.Table | None) -> str | None:
