@@ -59,7 +59,7 @@ def _gate(contents: Contents) -> Iterator[str]:
 
 
 def _figures(contents: Contents) -> Iterator[str]:
-    yield "## Test figures"
+    yield "## Figures"
     sides = _sides(contents)
     rows = [
         [title, *(_figure(side.overall.get(name)) for side in sides.values())]
@@ -73,7 +73,11 @@ def _figures(contents: Contents) -> Iterator[str]:
         if name in means[0]
     ]
     yield _table(["", *sides], rows)
-    yield f"Measured on {contents.network.overall.get('rows', 0):,.0f} labelled test rows."
+    rows = f"{contents.network.overall.get('rows', 0):,.0f}"
+    if contents.origin.rows.get("test"):
+        yield f"Measured on {rows} labelled test rows."
+    else:
+        yield f"Measured on {rows} labelled validation rows, which also stopped the training: a little too good."
 
 
 def _pictures(pictures: dict[str, plots.Picture]) -> Iterator[str]:

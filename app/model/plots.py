@@ -52,11 +52,11 @@ def _scored(column: TargetColumn, scores: dict[str, Scores], target: Targets) ->
     if column.task == "regression":
         return {"residuals": _residuals(scores["network"], target, column.name)}
     if column.task == "binary":
-        caption = "What share of the rows with a score was positive? Bins of equal size over the score, on test rows."
+        caption = "What share of the rows with a score was positive? Bins of equal size over the score."
         pictures = {"calibration": _calibration({k: (v, target) for k, v in scores.items()}, caption)}
         return pictures | {"roc": _roc(scores, target)} if 0 < target.mean() < 1 else pictures
     sure = {k: (v.max(axis=1), (v.argmax(axis=1) == target).astype(np.float32)) for k, v in scores.items()}
-    caption = "How often was the likeliest class right? Bins of equal size over its probability, on test rows."
+    caption = "How often was the likeliest class right? Bins of equal size over its probability."
     names = [str(value) for value in column.classes]
     return {"calibration": _calibration(sure, caption), "confusion": _confusion(scores["network"], target, names)}
 
@@ -89,7 +89,7 @@ def _roc(scores: dict[str, Scores], target: Targets) -> Picture:
         axes.plot(false, true, color=_COLORS[side], linewidth=1.4, label=f"{_LABELS[side]}, AUC {area:.3f}")
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="false positive rate", ylabel="true positive rate")
     axes.legend(frameon=False, loc="lower right")
-    return _picture(figure, "Receiver operating characteristic on all test rows together.")
+    return _picture(figure, "Receiver operating characteristic of all rows together.")
 
 
 def _roc_curve(score: Scores, target: Targets) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -122,7 +122,7 @@ def _confusion(score: Scores, target: Targets, names: list[str]) -> Picture:
     axes.set(xlabel="predicted", ylabel="actual")
     axes.spines[:].set_visible(False)
     rest = f" Only the first {shown} of {len(names)} classes are shown." if shown < len(names) else ""
-    return _picture(figure, f"Where each class's test rows went, as shares of the class.{rest}")
+    return _picture(figure, f"Where each class's rows went, as shares of the class.{rest}")
 
 
 def _residuals(score: Scores, target: Targets, name: str) -> Picture:
@@ -139,7 +139,7 @@ def _residuals(score: Scores, target: Targets, name: str) -> Picture:
     reach = float(np.quantile(np.abs(error), 0.995)) * 1.1 or 1.0
     axes.set(ylim=(-reach, reach), xlabel="prediction")
     axes.set_ylabel(f"actual {_drawable(name)} - prediction", parse_math=False)
-    return _picture(figure, "Residuals on test rows, with their median and their 10 % and 90 % quantiles.")
+    return _picture(figure, "Residuals with their median and their 10 % and 90 % quantiles.")
 
 
 def _importance(importance: dict[str, dict[str, float]]) -> Picture:
@@ -156,7 +156,7 @@ def _importance(importance: dict[str, dict[str, float]]) -> Picture:
     axes.set_xlabel("rise in loss")
     axes.legend(frameon=False, loc="lower right")
     rest = f" The first {len(names)} of {len(first)} features." if len(names) < len(first) else ""
-    return _picture(figure, f"How much the test loss rises when a feature is shuffled between rows.{rest}")
+    return _picture(figure, f"How much the loss rises when a feature is shuffled between rows.{rest}")
 
 
 def _training(history: list[dict[str, float]]) -> Picture:
