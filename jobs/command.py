@@ -4,18 +4,13 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable
-from typing import Protocol
 
 from app.declaration import Declaration, read
 from app.types import UserError
 from app.workspace import Workspace
 
-
-class Job(Protocol):
-    """The work of one job."""
-
-    def __call__(self, declaration: Declaration, workspace: Workspace, arguments: argparse.Namespace) -> None:
-        """Do it, or raise UserError."""
+Job = Callable[[Declaration, Workspace, argparse.Namespace], None]
+"""The work of one job; raises UserError."""
 
 
 def main(job: Job, description: str, extend: Callable[[argparse.ArgumentParser], None] | None = None) -> None:
@@ -23,10 +18,16 @@ def main(job: Job, description: str, extend: Callable[[argparse.ArgumentParser],
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("declaration", help="YAML file that declares the service")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
         help="set a key of the declaration, such as train.epochs=5; may be given several times",
     )
-    parser.add_argument("--workspace", help="folder or URI for all results (default: $EVERTRUE_WORKSPACE or ./workspace)")
+    parser.add_argument(
+        "--workspace", help="folder or URI for all results (default: $EVERTRUE_WORKSPACE or ./workspace)"
+    )
     if extend is not None:
         extend(parser)
     arguments = parser.parse_args()

@@ -13,10 +13,12 @@ from jobs.command import main
 def deploy_version(declaration: Declaration, workspace: Workspace, arguments: argparse.Namespace) -> None:
     """Deploy the champion, or the version asked for."""
     spec = declaration.spec
-    registry = Registry.open(workspace)
-    version = registry.version(spec.name, arguments.version) if arguments.version else registry.champion(spec.name)
+    registry = Registry.open(workspace, spec.name)
+    version = registry.version(arguments.version) if arguments.version else registry.champion()
     if version is None:
-        raise UserError(f"{spec.name}: no version is champion yet; train one with jobs.train, or name one with --version")
+        raise UserError(
+            f"{spec.name}: no version is champion yet; train one with jobs.train, or name one with --version"
+        )
     connect()
     from app.serving.deploy import deploy
 

@@ -5,7 +5,6 @@ import argparse
 from app.cluster import connect
 from app.declaration import Declaration
 from app.pipeline import train_version
-from app.registry import Registry
 from app.workspace import Workspace
 from jobs.command import main
 
@@ -13,7 +12,7 @@ from jobs.command import main
 def train(declaration: Declaration, workspace: Workspace, arguments: argparse.Namespace) -> None:
     """Go the way of one row up to the registry."""
     connect()
-    version = train_version(declaration, workspace, Registry.open(workspace), run=arguments.run)
+    version = train_version(declaration, workspace, arguments.run)
     print(f"version {version.number}: {version.bundle}")
     print(f"{'passed' if version.verdict.passed else 'refused by'} the gate:")
     for reason in version.verdict.reasons:
@@ -21,7 +20,9 @@ def train(declaration: Declaration, workspace: Workspace, arguments: argparse.Na
 
 
 def _extend(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--run", help="name of this training; the same name again resumes it (default: made from the data)")
+    parser.add_argument(
+        "--run", help="name of this training; the same name again resumes it (default: made from the data)"
+    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ _STATE = Path(tempfile.mkdtemp(prefix="evt-"))
 
 def pytest_configure() -> None:
     """Set Ray's environment before anything imports Ray: it is read at import."""
-    os.environ.update(settings(_STATE))
+    os.environ.update(settings(_STATE, local=True))
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ.setdefault("MPLBACKEND", "Agg")

@@ -2,9 +2,6 @@
 
 import os
 
-import ray
-from ray._private.state import state
-
 from app.spec import Train, Workers
 from app.types import UserError
 
@@ -51,11 +48,15 @@ def object_store_bytes() -> float:
 
 def _room(need: dict[str, float]) -> int:
     """Return how many workers there would be room for if nothing else ran, grown as far as it may grow."""
+    from ray._private.state import state
+
     limits = state.get_max_resources_from_cluster_config()  # Ray has no public way to ask its autoscaler
     nodes = [limits] if limits else _nodes()
     return sum(int(min(node.get(name, 0.0) // amount for name, amount in need.items())) for node in nodes)
 
 
 def _nodes() -> list[dict[str, float]]:
+    import ray
+
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     return [node["Resources"] for node in nodes if node["Alive"]]
