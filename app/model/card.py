@@ -73,11 +73,11 @@ def _figures(contents: Contents) -> Iterator[str]:
         if name in means[0]
     ]
     yield _table(["", *sides], rows)
-    rows = f"{contents.network.overall.get('rows', 0):,.0f}"
+    count = f"{contents.network.overall.get('rows', 0):,.0f}"
     if contents.origin.rows.get("test"):
-        yield f"Measured on {rows} labelled test rows."
+        yield f"Measured on {count} labelled test rows."
     else:
-        yield f"Measured on {rows} labelled validation rows, which also stopped the training: a little too good."
+        yield f"Measured on {count} labelled validation rows, which also stopped the training: a little too good."
 
 
 def _pictures(pictures: dict[str, plots.Picture]) -> Iterator[str]:

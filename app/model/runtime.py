@@ -8,7 +8,7 @@ from app.types import UNSEEN_ID, CategoryMatrix, Features, NumberMatrix, Scores,
 
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
-_ROWS_AT_ONCE = {_CPU: 1024, _CUDA: 65_536}  # a CPU's cache holds what lies between two nodes of so many rows
+_ROWS_AT_ONCE = {_CPU: 256, _CUDA: 65_536}  # a CPU's cache holds what lies between two nodes of so many rows
 
 
 class Runtime:
