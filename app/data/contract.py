@@ -75,12 +75,12 @@ class Contract:
         """
         target = find_column(schema, spec.task.target, "task.target")
         plain = target.type.value_type if pa.types.is_dictionary(target.type) else target.type
-        if not (is_text(plain) or is_quantity(plain) or pa.types.is_boolean(plain)):
+        if not (is_text(plain) or is_quantity(plain) or pa.types.is_boolean(plain) or pa.types.is_null(plain)):
             allowed = "numbers, text or truth values"
             raise UserError(f"task.target: column {target.name!r} holds {target.type}; allowed: {allowed}")
         if spec.data.key is not None:
             key = find_column(schema, spec.data.key, "data.key")
-            if not (is_text(key.type) or pa.types.is_integer(key.type)):
+            if not (is_text(key.type) or pa.types.is_integer(key.type) or pa.types.is_null(key.type)):
                 raise UserError(f"data.key: column {key.name!r} holds {key.type}; allowed: text or whole numbers")
         if spec.data.time is not None:
             time = find_column(schema, spec.data.time, "data.time")
