@@ -21,7 +21,7 @@ def main(port: int) -> None:
     from app.serving.deploy import deploy  # after the cluster's settings, which Serve reads when it is imported
 
     serving = bundle.spec.serve.model_copy(update={"host": "127.0.0.1", "port": port, "max_replicas": 1})
-    print(deploy(bundle.spec.model_copy(update={"serve": serving}), uri, "1"), flush=True)
+    print(deploy(bundle.spec.model_copy(update={"name": "bench", "serve": serving}), uri, "1"), flush=True)
     ended.wait()
 
 
