@@ -31,6 +31,7 @@ def settings(state: Path, *, local: bool) -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # user code on the main loop, buffered logs, direct ingress
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "app.serving.ingress:middlewares",
         "RAY_worker_niceness": "0",  # workers run at 15 otherwise: behind everything else on the machine
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # a job's log is lines
         "RAY_usage_stats_enabled": "0",
         "OMP_NUM_THREADS": "1",
     }
@@ -80,11 +81,15 @@ def connect(num_cpus: int | None = None) -> None:
     import ray
     import ray.data
 
-    quiet = {"log_to_driver": False, "logging_level": logging.WARNING}
     if joins:
-        ray.init(runtime_env={"env_vars": chosen}, **quiet)
+        ray.init(runtime_env={"env_vars": chosen}, log_to_driver=False, logging_level=logging.WARNING)
     else:
-        ray.init(num_cpus=num_cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
-    ray.data.DataContext.get_current().enable_progress_bars = False
+        ray.init(
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            _node_ip_address="127.0.0.1",
+        )
     for chatter in ("ray.data", "ray.serve", "ray.train", "ray.tune"):
         logging.getLogger(chatter).setLevel(logging.WARNING)

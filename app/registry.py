@@ -201,6 +201,13 @@ class Registry:
         """Return the version that serves, None before the first promotion."""
         return self._by_alias(CHAMPION)
 
+    def chosen(self, number: int | None) -> Version:
+        """Return the version of this number, or the champion. Raises UserError when there is none."""
+        version = self.champion() if number is None else self.version(number)
+        if version is None:
+            raise UserError(f"{self.name!r} has no champion yet; train one with jobs.train, or name a version")
+        return version
+
     def challenger(self) -> Version | None:
         """Return the version on trial, if there is one."""
         return self._by_alias(CHALLENGER)

@@ -5,7 +5,6 @@ import argparse
 from app.cluster import connect
 from app.declaration import Declaration
 from app.registry import Registry
-from app.types import UserError
 from app.workspace import Workspace
 from jobs.command import main
 
@@ -13,12 +12,7 @@ from jobs.command import main
 def deploy_version(declaration: Declaration, workspace: Workspace, arguments: argparse.Namespace) -> None:
     """Deploy the champion, or the version asked for."""
     spec = declaration.spec
-    registry = Registry.open(workspace, spec.name)
-    version = registry.version(arguments.version) if arguments.version else registry.champion()
-    if version is None:
-        raise UserError(
-            f"{spec.name}: no version is champion yet; train one with jobs.train, or name one with --version"
-        )
+    version = Registry.open(workspace, spec.name).chosen(arguments.version)
     connect()
     from app.serving.deploy import deploy
 

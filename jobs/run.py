@@ -4,7 +4,6 @@ import argparse
 import http.client
 import json
 import logging
-import runpy
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +20,7 @@ from app.pipeline import Stopwatch, TrainedVersion, train_version
 from app.training.metrics import by_month, evaluate
 from app.types import Scores, UserError
 from app.workspace import Workspace, write_bytes
+from jobs.build import build_table
 from jobs.command import main
 
 log = logging.getLogger(__name__)
@@ -32,11 +32,8 @@ SINGLE_ROWS = 500
 def run(declaration: Declaration, workspace: Workspace, _: argparse.Namespace) -> None:
     """Build the example's table if it has one, train, deploy, ask, report."""
     watch = Stopwatch()
-    build = declaration.path.parent / "build.py"
-    sources = [declaration.spec.data.source] if isinstance(declaration.spec.data.source, str) else []
-    if build.exists() and any(not (declaration.path.parent / source).exists() for source in sources):
-        with watch("table"):
-            runpy.run_path(str(build), run_name="__main__")
+    with watch("table"):
+        build_table(declaration)
     with watch("ray"):
         connect()
     version = train_version(declaration, workspace)

@@ -56,7 +56,7 @@ class Contract:
     """
 
     features: dict[str, NumberFeature | CategoryFeature]
-    target: str
+    target: str | None
     regression: bool
     key: str | None
     time: str | None
@@ -111,6 +111,28 @@ class Contract:
         contract.check(contract._empty, dt.datetime.now(dt.UTC))  # finds broken rules and an unknown zone
         return contract
 
+    @staticmethod
+    def of_features(
+        features: dict[str, NumberFeature | CategoryFeature], schema: pa.Schema, key: str | None = None
+    ) -> "Contract":
+        """Return the contract of rows that are only to be scored: features, and the key where the table has it."""
+        for name in features:
+            find_column(schema, name, "features")
+        for name, feature in features.items():
+            _allowed(name, feature, schema.field(name).type)
+        return Contract(
+            features=features,
+            target=None,
+            regression=False,
+            key=key if key in schema.names else None,
+            time=None,
+            timezone="UTC",
+            reject_future=False,
+            rules=(),
+            slices=(),
+            source=schema,
+        )
+
     @property
     def columns(self) -> list[str]:
         """The source's columns that are read, in the source's order."""
@@ -159,7 +181,8 @@ class Contract:
                 _check_limits(column, name, feature, faults)
             elif (allowed := _allowed(name, feature, column.type)) is not None:
                 _check_values(column, name, allowed, faults)
-        kept[self.target] = self._labels(raw[self.target], faults)
+        if self.target is not None:
+            kept[self.target] = self._labels(self.target, raw[self.target], faults)
         for name in self.slices:
             if name not in kept:
                 kept[name] = _names(raw[name]) if is_text(raw[name].type) else raw[name]
@@ -178,13 +201,13 @@ class Contract:
                 faults.add(f"{name}: in the future", pc.greater(moments, pa.scalar(now, moments.type)))
         return moments
 
-    def _labels(self, column: pa.Array, faults: _Faults) -> pa.Array:
+    def _labels(self, name: str, column: pa.Array, faults: _Faults) -> pa.Array:
         """Return the target; null where there is no label."""
         if self.regression:
-            column = _number(column, self.target, faults)
+            column = _number(column, name, faults)
         column = _plain(column)
         if pa.types.is_floating(column.type):
-            faults.add(f"{self.target}: infinite", pc.is_inf(column))
+            faults.add(f"{name}: infinite", pc.is_inf(column))
         return column
 
 

@@ -3,12 +3,11 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from app.data.features import CategoryColumn, NumberColumn
+from app.data.features import CategoryColumn, NumberColumn, TargetColumn
 from app.serving.codec import ID, Batch, Fields
 from app.serving.identifiers import uuid7_array
 from app.serving.problems import Problem
 from app.types import Scores
-
 
 _END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
@@ -112,22 +111,27 @@ class ArrowCodec:
 
         The schema's metadata names the model.
         """
-        target = self._fields.plan.target
         ids = batch.ids if isinstance(batch.ids, pa.Array) else pa.array(map(str, batch.ids))
-        columns: dict[str, pa.Array] = {ID: ids}
-        if target.task == "multiclass":
-            columns["score"] = pa.array(scores.max(axis=1))
-            columns["label"] = pa.array(target.classes).take(pa.array(scores.argmax(axis=1)))
-            columns["scores"] = pa.FixedSizeListArray.from_arrays(pa.array(scores.ravel()), len(target.classes))
-        else:
-            columns["score"] = pa.array(scores)
-        if target.task == "binary":
-            columns["label"] = pa.array(target.classes).take(pa.array((scores >= self._threshold).astype("i1")))
+        columns = {ID: ids, **predictions(self._fields.plan.target, scores, self._threshold)}
         table = pa.table(columns).replace_schema_metadata({"model": self._model})
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
         return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def predictions(target: TargetColumn, scores: Scores, threshold: float) -> dict[str, pa.Array]:
+    """Return score and label of n rows as columns; regression has no label, multiclass all `scores` as a list."""
+    if target.task == "regression":
+        return {"score": pa.array(scores)}
+    classes = pa.array(target.classes)
+    if target.task == "binary":
+        return {"score": pa.array(scores), "label": classes.take(pa.array((scores >= threshold).astype("i1")))}
+    return {
+        "score": pa.array(scores.max(axis=1)),
+        "label": classes.take(pa.array(scores.argmax(axis=1))),
+        "scores": pa.FixedSizeListArray.from_arrays(pa.array(scores.ravel()), len(target.classes)),
+    }
 
 
 def _first(mask: pa.ChunkedArray) -> int:

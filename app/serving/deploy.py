@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import ray
 from pydantic import BaseModel
 from ray import serve
-from ray.serve import Application
+from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig, BackpressureConfig, HTTPOptions
 from ray.serve.schema import LoggingConfig
 
@@ -66,32 +67,30 @@ def build_app(args: ServiceArgs) -> Application:
     """Describe the application; also the `import_path` of a Serve config file (cluster/serve.yaml)."""
     spec = open_bundle(args.bundle).spec if args.spec is None else Spec.model_validate(args.spec)
     serving = spec.serve
-    gpus = ray.cluster_resources().get("GPU", 0) if serving.use_gpu == "auto" else 0
-    use_gpu = serving.use_gpu is True or gpus > 0
-    app: Application = (
-        serve.deployment(Service)
-        .options(
-            name="Service",
-            autoscaling_config=AutoscalingConfig(
-                min_replicas=serving.min_replicas,
-                max_replicas=serving.max_replicas,
-                initial_replicas=serving.min_replicas,
-                target_ongoing_requests=serving.target_ongoing_requests,
-                upscale_delay_s=2,
-                downscale_delay_s=60,
-                look_back_period_s=5,
-                metrics_interval_s=1,
-            ),
-            max_ongoing_requests=serving.max_ongoing_requests,
-            max_queued_requests=serving.max_queued_requests,
-            backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
-            ray_actor_options={"num_cpus": serving.cpus_per_replica, "num_gpus": 1 if use_gpu else 0},
-            user_config={"bundle": args.bundle, "version": args.version},
-            logging_config=LOGGING,
-        )
-        .bind(spec.dump(), use_gpu)
-    )
-    return app
+    use_gpu = serving.use_gpu is True or (serving.use_gpu == "auto" and _has_gpu())
+    service: Deployment = serve.deployment(Service)  # type: ignore[assignment]  # typed as the decorator alone
+    return service.options(
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=serving.min_replicas,
+            max_replicas=serving.max_replicas,
+            initial_replicas=serving.min_replicas,
+            target_ongoing_requests=serving.target_ongoing_requests,
+            upscale_delay_s=2,
+            downscale_delay_s=60,
+            look_back_period_s=5,
+            metrics_interval_s=1,
+        ),
+        max_ongoing_requests=serving.max_ongoing_requests,
+        max_queued_requests=serving.max_queued_requests,
+        backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
+        ray_actor_options={"num_cpus": serving.cpus_per_replica, "num_gpus": 1 if use_gpu else 0},
+        user_config={"bundle": args.bundle, "version": args.version},
+        logging_config=LOGGING,
+    ).bind(spec.dump(), use_gpu)
+
+
+def _has_gpu() -> bool:
+    return bool(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
 
 
 def deploy(spec: Spec, bundle: str, version: str) -> str:
@@ -109,6 +108,7 @@ def deploy(spec: Spec, bundle: str, version: str) -> str:
                 raise UserError(
                     f"serve: {host}:{port} cannot be listened on: {error.strerror}; see serve.port"
                 ) from None
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=LOGGING)
     app = build_app(ServiceArgs(spec=spec.dump(), bundle=bundle, version=version))
     serve.run(app, name=spec.name, route_prefix=f"/{spec.name}")
