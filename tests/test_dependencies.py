@@ -33,6 +33,7 @@ MAY_KNOW = {
         "app.model.runtime",
         "app.model.bundle",
     ],
+    "app.batch": ["app.types", "app.spec", "app.workspace", "app.data", "app.model", "app.serving.arrow_codec"],
     "app.pipeline": ["app"],
     "jobs": ["app"],
     "examples": ["app"],

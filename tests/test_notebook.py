@@ -29,7 +29,7 @@ def test_the_notebook_runs_from_top_to_bottom(path, tmp_path, ray_session, monke
     pictures = [
         out for cell in notebook.cells for out in cell.get("outputs", []) if "image/png" in out.get("data", {})
     ]
-    assert len(pictures) == 2
+    assert len(pictures) == 3
     words = "".join(str(out.get("data", "")) for cell in notebook.cells for out in cell.get("outputs", []))
     assert "better than the best constant prediction" in words
     assert "refused" not in words

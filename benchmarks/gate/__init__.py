@@ -1,0 +1,1 @@
+"""How often does the gate promote a model that is no better?"""
