@@ -3,7 +3,6 @@
 `python -m benchmarks.serve.servers.litserve_server PORT`
 """
 
-import os
 import sys
 from operator import attrgetter
 from typing import Any
@@ -57,17 +56,9 @@ class Api(litserve.LitAPI):
 
 def main(port: int) -> None:
     """Serve on loopback until told to end."""
-    api = Api(max_batch_size=MAX_BATCH_ROWS, batch_timeout=float(os.environ.get("LS_TIMEOUT", "0.001")))
-    server = litserve.LitServer(
-        api, accelerator="cpu", workers_per_device=1, fast_queue=os.environ.get("LS_FAST") == "1"
-    )
-    server.run(
-        host="127.0.0.1",
-        port=port,
-        num_api_servers=int(os.environ.get("LS_API", "1")),
-        log_level="warning",
-        generate_client_file=False,
-    )
+    api = Api(max_batch_size=MAX_BATCH_ROWS, batch_timeout=0.001)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, fast_queue=True)
+    server.run("127.0.0.1", port, num_api_servers=1, log_level="warning", generate_client_file=False)
 
 
 if __name__ == "__main__":
