@@ -1,0 +1,101 @@
+"""What a version must prove, how it answers, and how it is followed by the next."""
+
+import datetime as dt
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from app.spec.section import Conflict, Section
+from app.spec.values import Column, PositiveDuration
+
+
+class Gate(Section):
+    """What a challenger has to prove before it may serve."""
+
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of every interval.")
+    margin: float = Field(
+        0.02,
+        ge=0,
+        description="Relative loss by which a version may trail the baseline, or on one slice the champion, and pass.",
+    )
+    slices: list[Column] = Field(
+        default_factory=list,
+        description="Columns whose every common value is judged and reported apart.",
+        examples=[["origin"]],
+    )
+    min_rows: int = Field(500, ge=1, description="Fewest labelled rows a verdict may rest on.")
+    resamples: int = Field(
+        1000, ge=100, le=100_000, description="Bootstrap resamples (of days where there is a time)."
+    )
+    max_latency: PositiveDuration = Field(
+        dt.timedelta(milliseconds=20), description="Largest 99th percentile of one row's prediction."
+    )
+    max_megabytes: float = Field(100, gt=0, description="Largest size of the bundle.")
+
+
+class Serve(Section):
+    """How the endpoint answers."""
+
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="Address the endpoint listens on; loopback unless told otherwise."
+    )
+    port: int = Field(8000, ge=1, le=65535, description="Port the endpoint listens on.")
+    min_replicas: int = Field(1, ge=1, description="Fewest replicas.")
+    max_replicas: int = Field(4, ge=1, description="Most replicas.")
+    target_ongoing_requests: float = Field(
+        64, gt=0, description="Requests in flight a replica is meant to carry; more of them start another."
+    )
+    max_ongoing_requests: int = Field(512, ge=1, description="Most requests one replica works on at once.")
+    max_queued_requests: int = Field(
+        512,
+        ge=0,
+        description="Requests that may wait for a replica; beyond it the answer is 429 with Retry-After.",
+    )
+    max_batch_rows: int = Field(1024, ge=1, description="Most rows of small requests scored together.")
+    max_request_rows: int = Field(100_000, ge=1, description="Most rows of one request.")
+    max_request_bytes: int = Field(33_554_432, ge=1024, description="Largest request body.")
+    cpus_per_replica: float = Field(1, gt=0, description="CPUs a replica reserves.")
+    use_gpu: Literal["auto"] | bool = Field(
+        False,
+        description="Answer on GPUs; `auto` when the cluster has any. A small network is faster without.",
+    )
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield limits that could never be reached."""
+        if self.min_replicas > self.max_replicas:
+            yield ("min_replicas",), f"{self.min_replicas} is above max_replicas {self.max_replicas}"
+        if self.target_ongoing_requests > self.max_ongoing_requests:
+            yield (
+                ("target_ongoing_requests",),
+                f"{self.target_ongoing_requests:g} is above max_ongoing_requests {self.max_ongoing_requests}, "
+                "so no replica would ever be added",
+            )
+
+
+class Drift(Section):
+    """What the bundle remembers of its training data, for drift to be held against."""
+
+    bins: int = Field(32, ge=4, le=256, description="Histogram bins of a number.")
+    season: Literal["none", "hour_of_week", "hour_of_day"] = Field(
+        "hour_of_day",
+        description="Season slots of the reference: `hour_of_day` by weekday or weekend (48), `hour_of_week` (168).",
+    )
+    components: int = Field(20, ge=0, le=100, description="Most principal components watched as virtual features.")
+
+
+class Retrain(Section):
+    """What a retraining rests on."""
+
+    window: Literal["all"] | PositiveDuration = Field(
+        "all",
+        description="Rows a training uses: all, or those this close before the end of the training part.",
+    )
+
+
+class Rollout(Section):
+    """What happens to a version that passed the gate."""
+
+    promote: Literal["auto", "manual"] = Field(
+        "auto", description="`auto`: a version that passes becomes champion; `manual`: it stays challenger."
+    )
