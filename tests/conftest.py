@@ -1,16 +1,27 @@
 """One Ray cluster for the whole session of tests: its own folder, ports and token, on loopback."""
 
+import logging
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from app.cluster import settings
+from app.declaration import Declaration, read
+from app.workspace import Workspace
+
+if TYPE_CHECKING:
+    from app.pipeline import TrainedVersion
 
 _STATE = Path(tempfile.mkdtemp(prefix="evt-"))
 
@@ -41,16 +52,83 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """Start Ray with two CPUs, once; end it and only it."""
+def ray_session() -> Iterator[str]:
+    """Start Ray, once, and give the dashboard's address; end it and only it."""
     import ray
 
-    ray.init(
-        num_cpus=4,  # logical: lets a service and a training run stand side by side on two cores
-        include_dashboard=False,
+    context = ray.init(
+        num_cpus=4,  # logical: lets a service and a training stand side by side on two cores
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        dashboard_port=free_port(),
         log_to_driver=False,
+        logging_level=logging.WARNING,
         _temp_dir=str(_STATE),
         _node_ip_address="127.0.0.1",
     )
-    yield
+    yield f"http://{context.dashboard_url}"
     ray.shutdown()
+
+
+def free_port() -> int:
+    """Return a port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@pytest.fixture(scope="session")
+def declaration(tmp_path_factory: pytest.TempPathFactory) -> Declaration:
+    """Return a small declared table: 6,000 taxi rides of 60 days, with nulls, categories, limits, key and time."""
+    folder = tmp_path_factory.mktemp("rides")
+    random = np.random.default_rng(7)
+    rows = 6000
+    distance = random.gamma(2.0, 3.0, rows)
+    rain = random.random(rows) < 0.3
+    zone = random.choice(["north", "south", "harbour", "airport"], rows, p=[0.4, 0.3, 0.2, 0.1])
+    score = 0.25 * distance + 1.5 * rain + 1.0 * (zone == "airport") - 2.5
+    table = pa.table(
+        {
+            "ride": [f"r{i}" for i in range(rows)],
+            "at": pa.array(np.datetime64("2024-01-01", "s") + np.sort(random.integers(0, 60 * 86400, rows))),
+            "distance": pa.array(distance, mask=random.random(rows) < 0.1),
+            "passengers": random.integers(1, 5, rows),
+            "zone": pa.array(zone, mask=random.random(rows) < 0.05),
+            "rain": rain,
+            "late": random.random(rows) < 1 / (1 + np.exp(-score)),
+        }
+    )
+    pq.write_table(table, folder / "rides.parquet", row_group_size=1000)
+    path = folder / "rides.yaml"
+    path.write_text(
+        f"""
+name: rides
+task: {{target: late}}
+data: {{source: rides.parquet, key: ride, time: at}}
+features:
+  distance: {{type: number, min: 0, max: 1000}}
+  passengers: {{type: number, required: true, min: 1, max: 8}}
+  zone: category
+  rain: category
+model: {{width: 32, depth: 1, number_embedding: 4, frequencies: 8}}
+train: {{epochs: 4, batch_size: 256}}
+gate: {{margin: 0.2, slices: [zone], min_rows: 100}}
+serve: {{port: {free_port()}, max_request_rows: 2000, max_request_bytes: 1000000}}
+"""
+    )
+    return read(path)
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Return a workspace of the session's own."""
+    return Workspace.open(str(tmp_path_factory.mktemp("workspace")))
+
+
+@pytest.fixture(scope="session")
+def trained(ray_session: str, declaration: Declaration, workspace: Workspace) -> "TrainedVersion":
+    """Return a version of the rides, trained through every room."""
+    from app.pipeline import train_version
+
+    return train_version(declaration, workspace)

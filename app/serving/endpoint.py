@@ -62,7 +62,6 @@ class Loaded:
             "model": ("application/json", msgspec.json.encode(description)),
             "openapi.json": ("application/json", msgspec.json.encode(openapi(spec, fields, model))),
             "docs": ("text/html; charset=utf-8", docs_page(spec, fields, model).encode()),
-            "healthz": ("application/json", b'{"status":"alive"}'),
             "readyz": ("application/json", msgspec.json.encode({"status": "ready", "model": model})),
         }
         return Loaded(spec.name, version, bundle, runtime, {c.content_type: c for c in codecs}, documents)
@@ -74,15 +73,15 @@ class Endpoint:
     def __init__(self, spec: Spec, executor: Executor, metrics: ServingMetrics) -> None:
         self._spec = spec
         self._executor = executor
-        self._metrics = metrics
+        self.metrics = metrics
         self._prefix = f"/{spec.name}"
         self._answering: tuple[Loaded, Batcher] | None = None
 
     def swap(self, loaded: Loaded) -> None:
         """Answer with this version from the next request on; those under way keep theirs."""
         rows = self._spec.serve.max_batch_rows
-        self._answering = loaded, Batcher(loaded.runtime.score, self._executor, rows, self._metrics.batch)
-        self._metrics.model_version(loaded.version)
+        self._answering = loaded, Batcher(loaded.runtime.score, self._executor, rows, self.metrics.batch)
+        self.metrics.model_version(loaded.version)
 
     @property
     def version(self) -> str | None:
@@ -106,11 +105,13 @@ class Endpoint:
             headers.append((b"allow", b"POST" if scope["path"].endswith("/predict") else b"GET"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-        self._metrics.request(outcome, time.perf_counter() - started)
+        self.metrics.request(outcome, time.perf_counter() - started)
 
     async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, str, bytes]:
         page = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix(self._prefix).strip("/")
         method = scope["method"]
+        if page == "healthz":
+            return 200, "application/json", b'{"status":"alive"}'
         if self._answering is None:
             raise Problem(503, "not-ready", "no model is loaded yet")
         loaded, batcher = self._answering
@@ -119,7 +120,7 @@ class Endpoint:
                 raise Problem(405, "method", f"found {method}, /predict takes POST")
             return await self._predict(loaded, batcher, scope, receive)
         if page not in loaded.documents:
-            pages = ", ".join(f"{self._prefix}/{name}" for name in ("predict", *loaded.documents))
+            pages = ", ".join(f"{self._prefix}/{name}" for name in ("predict", "healthz", *loaded.documents))
             raise Problem(404, "not-found", f"nothing at {scope['path']!r:.100}; there are {pages}")
         if method not in ("GET", "HEAD"):
             raise Problem(405, "method", f"found {method}, /{page} takes GET")
@@ -155,7 +156,7 @@ class Endpoint:
             batch = await loop.run_in_executor(self._executor, codec.decode, body)
             scores = await batcher.score(batch.features)
             answer = await loop.run_in_executor(self._executor, codec.encode, batch, scores)
-        self._metrics.rows(batch.rows)
+        self.metrics.rows(batch.rows)
         return 200, codec.content_type, answer
 
     async def _body(self, receive: Receive, length: int | None) -> bytes:
