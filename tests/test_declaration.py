@@ -163,6 +163,15 @@ def test_all_mistakes_are_told_in_the_order_of_the_file(file: Path) -> None:
         read(file, ["gate.margin=-1"])
 
 
+def test_thousands_of_mistakes_are_found_at_once_and_the_first_are_told(file: Path) -> None:
+    file.write_text(SMALLEST + "features:\n" + "".join(f"  c{i}: numbr\n" for i in range(3000)))
+    with pytest.raises(DeclarationError) as caught:
+        read(file)
+    assert len(caught.value.problems) == 3000
+    lines = str(caught.value).splitlines()
+    assert (lines[0], lines[-1], len(lines)) == ("3000 mistakes in the declaration:", "and 2950 more", 52)
+
+
 @pytest.mark.parametrize(
     ("override", "place", "value"),
     [

@@ -19,12 +19,14 @@ def explain(error: ValidationError, marked: Marked) -> list[Problem]:
     by_place: dict[Place, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         by_place.setdefault(_place(root, detail), []).append(detail)
-    problems: list[Problem] = []
-    for place, details in by_place.items():
-        # a union reports each alternative: the one that got further in is the one that was meant
-        if not any(other != place and other[: len(place)] == place for other in by_place):
-            problems += _problems(root, place, details, marked)
-    return problems
+    # a union reports each alternative: the one that got further in is the one that was meant
+    above = {place[:depth] for place in by_place for depth in range(len(place))}
+    return [
+        problem
+        for place, details in by_place.items()
+        if place not in above
+        for problem in _problems(root, place, details, marked)
+    ]
 
 
 def _place(root: Allowed, detail: ErrorDetails) -> Place:

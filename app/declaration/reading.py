@@ -14,6 +14,7 @@ from app.spec import Spec
 from app.types import UserError
 
 MAX_BYTES = 1_048_576
+MAX_TOLD = 50
 
 _KEY = r'"[^"]+"|[^."]+'
 
@@ -35,7 +36,8 @@ class DeclarationError(UserError):
             problems, key=lambda problem: (not problem.mark.line, problem.mark.line, problem.mark.column)
         )
         heading = f"{len(problems)} mistakes in the declaration:\n" if len(problems) > 1 else ""
-        super().__init__(heading + "\n".join(str(problem) for problem in self.problems))
+        more = f"\nand {len(problems) - MAX_TOLD} more" if len(problems) > MAX_TOLD else ""
+        super().__init__(heading + "\n".join(str(problem) for problem in self.problems[:MAX_TOLD]) + more)
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Declaration:
