@@ -3,6 +3,7 @@
 import datetime as dt
 import hashlib
 import json
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -118,12 +119,16 @@ def _prepare(spec: Spec, files: Sequence[SourceFile], folder: str, run: Runner) 
     fragments = fragments_of(files)
     contract = _contract(spec, fragments)
     units = divide(fragments)
-    checker = Checker(contract, folder, dt.datetime.now(dt.UTC), 1 + _most_rows(fragments, files) // BUCKET_KEYS)
-    results = run(partial(_check, checker), [asdict(unit) for unit in units])
-    parts = sorted(map(Partial.from_json, results), key=lambda part: part.number)
-    if contract.key is not None:
-        parts = _drop_repeated(checker, parts, run)
-        _remove(join(folder, "keys"))
+    keys = join(folder, f"keys-{uuid.uuid4().hex}")
+    buckets = 1 + _most_rows(fragments, files) // BUCKET_KEYS
+    checker = Checker(contract, folder, keys, buckets, dt.datetime.now(dt.UTC))
+    try:
+        results = run(partial(_check, checker), [asdict(unit) for unit in units])
+        parts = sorted(map(Partial.from_json, results), key=lambda part: part.number)
+        if contract.key is not None:
+            parts = _drop_repeated(checker, parts, run)
+    finally:
+        _remove(keys)
     rejected: dict[str, int] = {}
     for part in parts:
         for reason, count in part.rejected.items():
@@ -204,7 +209,7 @@ def _check(checker: Checker, unit: Json) -> Json:
 
 
 def _find_repeated(checker: Checker, units: list[int], item: Json) -> Json:
-    return {"rows": repeated_keys(checker.folder, units, item["bucket"], checker.buckets)}
+    return {"rows": repeated_keys(checker.keys, units, item["bucket"], checker.buckets)}
 
 
 def _drop_rows(checker: Checker, item: Json) -> Json:

@@ -58,12 +58,16 @@ class Partial:
 
 @dataclass(frozen=True)
 class Checker:
-    """All that a worker needs to check units: the contract, where the rows go, and what the time is."""
+    """All that a worker needs to check units: the contract, where rows and keys go, and what the time is.
+
+    Whoever prepares the same table at the same time writes the same rows into the same files, but has keys of his own.
+    """
 
     contract: Contract
     folder: str
-    now: dt.datetime
+    keys: str
     buckets: int
+    now: dt.datetime
 
     def check(self, unit: Unit) -> Partial:
         """Check a unit's rows and write them; memory holds one piece at a time.
@@ -73,7 +77,7 @@ class Checker:
         contract = self.contract
         kept = RowWriter(self.folder, f"rows/{unit.number:06d}", contract.dictionary)
         rejected = RowWriter(self.folder, f"quarantine/broken/{unit.number:06d}")
-        keys = KeyWriter(self.folder, unit.number, self.buckets)
+        keys = KeyWriter(self.keys, unit.number, self.buckets)
         rows, counts = 0, dict[str, int]()
         labels, sketches = [Labels()], [TimeSketch()]
         for fragment in unit.fragments:
@@ -192,7 +196,7 @@ def _nothing(schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _keys_uri(folder: str, unit: int) -> str:
-    return join(folder, "keys", f"{unit:06d}.arrow")
+    return join(folder, f"{unit:06d}.arrow")
 
 
 def repeated_keys(folder: str, units: Sequence[int], bucket: int, buckets: int) -> dict[int, list[int]]:
@@ -217,7 +221,7 @@ def _read_bucket(uri: str, bucket: int, buckets: int) -> Iterator[pa.Table]:
 
 
 def drop_repeated(contract: Contract, folder: str, partial: Partial, rows: Sequence[int]) -> Partial:
-    """Move kept rows of a unit, counted from its first, to the quarantine; return what is left of it."""
+    """Set kept rows of a unit, counted from its first, aside; return what is left of it, in files of their own."""
     reason = f"{contract.key}: duplicate key"
     dropped = pl.Series(sorted(rows), dtype=pl.Int64)
     quarantine = RowWriter(folder, f"quarantine/duplicates/{partial.number:06d}")
@@ -234,7 +238,8 @@ def drop_repeated(contract: Contract, folder: str, partial: Partial, rows: Seque
             broken = table.filter(bad)
             quarantine.add(broken.append_column("reason", pa.array([reason] * broken.num_rows, pa.string())))
             table = table.filter(pc.invert(bad))
-            write_rows(uri, table, contract.dictionary)
+            name = name.replace(".parquet", "-unique.parquet")
+            write_rows(join(folder, name), table, contract.dictionary)
         target = table.column(contract.target)
         labels.append(Labels.of(target))
         if contract.time is not None:

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from app.data.contract import CATEGORY, Checked, Contract
+from app.data.columns import CATEGORY
+from app.data.contract import Checked, Contract
 from app.data.inference import resolve_features
 from app.spec import Spec
 from app.types import UserError

@@ -204,7 +204,28 @@ def test_duplicate_keys_are_rejected_but_for_the_first(tmp_path: Path, workspace
         ("row-5", 200_000.0, "id: duplicate key"),
         ("row-7", rows - 1.0, "id: duplicate key"),
     ]
-    assert not Path(prepared.quarantine).with_name("keys").exists()
+    assert sorted(item.name for item in Path(prepared.quarantine).parent.iterdir()) == [
+        "prepared.json",
+        "quarantine",
+        "rows",
+    ]
+
+
+def test_two_that_prepare_the_same_table_at_once_do_not_disturb_each_other(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    declared = declare(tmp_path, replace(table(), "id", pa.array([number % 390 for number in range(ROWS)])))
+    others: list[Prepared] = []
+
+    def run(work: preparation.Work, items: list[preparation.Json]) -> list[preparation.Json]:
+        first, *rest = list(in_process(work, items))
+        if not others:
+            others.append(prepare(declared, workspace))
+        return [first, *rest]
+
+    mine = preparation.prepare(declared, workspace, run=run)
+    assert mine == others[0]
+    assert rows_of(mine).column("id").to_pylist() == list(range(390))
 
 
 @pytest.mark.parametrize("buckets", [1, 7])

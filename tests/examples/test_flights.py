@@ -7,9 +7,8 @@ from types import ModuleType
 import numpy as np
 import polars as pl
 import pytest
-import yaml
 
-from app.spec import Spec
+from app.declaration import read
 
 FOLDER = Path(__file__).parents[2] / "examples" / "flights"
 
@@ -103,6 +102,6 @@ def test_weather_was_observed_before_the_question(build: ModuleType, table: pl.D
 
 
 def test_the_declaration_names_the_columns_of_the_table(table: pl.DataFrame) -> None:
-    spec = Spec.model_validate(yaml.safe_load((FOLDER / "flights.yaml").read_text()))
+    spec = read(FOLDER / "flights.yaml").spec
     assert spec.features is not None
     assert set(table.columns) == {*spec.features, "id", "time", "late"}
