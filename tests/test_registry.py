@@ -6,6 +6,7 @@ import shutil
 import socket
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -93,6 +94,13 @@ def test_registering_a_bundle_again_gives_the_same_version(registry):
     first, _, again = register(registry, "/b/1", "/b/2", "/b/1")
     assert again == first
     assert [version.number for version in registry.versions()] == [1, 2]
+
+
+def test_a_server_elsewhere_gets_no_path_of_this_machine_yet_tells_where_the_bundle_is(registry):
+    remote = replace(registry, keeps_paths=False)
+    (version,) = register(remote, "/b/1")
+    assert version.bundle == "/b/1"
+    assert registry.client.get_model_version(registry.name, "1").source == f"runs:/{version.run}/bundle"
 
 
 def test_promoting_moves_the_champion_and_ends_the_trial(registry):

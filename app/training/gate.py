@@ -14,6 +14,7 @@ difference in loss, challenger - opponent):
 What cannot be judged is refused, with the reason.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -150,7 +151,7 @@ def _better(gate: Gate, opponent: str, loss: str, found: Comparison, blocks: Blo
 def _not_worse(gate: Gate, opponent: str, loss: str, found: Comparison, blocks: Blocks) -> _Finding:
     allowed = gate.margin * found.opponent
     holds = found.high <= allowed
-    claim = f"{_claim(gate, opponent, loss, found, blocks)}; worse by {_figure(allowed)} is allowed"
+    claim = f"{_claim(gate, opponent, loss, found, blocks)}; worse by {_figure(allowed, found)} is allowed"
     return _Finding(holds, claim if holds else f"not proven to stay within the margin: {claim}")
 
 
@@ -160,7 +161,7 @@ def _slices(gate: Gate, opponent: str, loss: str, found: list[Comparison]) -> It
     for one in bad:
         yield _Finding(
             False,
-            f"worse than {opponent} on {one.group} by {_figure(one.difference)} {loss} ({one.rows:,} rows), "
+            f"worse than {opponent} on {one.group} by {_figure(one.difference, one)} {loss} ({one.rows:,} rows), "
             f"proven to be more than the {gate.margin * 100:g} % allowed",
         )
     if judged and not bad:
@@ -187,11 +188,13 @@ def _claim(gate: Gate, opponent: str, loss: str, found: Comparison, blocks: Bloc
     worse = found.difference > 0
     ends = (found.low, found.high) if worse else (-found.high, -found.low)
     days = "" if blocks.days is None else f" of {blocks.days:,} days"
-    return (
-        f"{'worse' if worse else 'better'} than {opponent} by {_figure(abs(found.difference))} {loss}, "
-        f"{gate.confidence * 100:g} % interval {_figure(ends[0])} to {_figure(ends[1])}, on {found.rows:,} rows{days}"
-    )
+    gain = f"{'worse' if worse else 'better'} than {opponent} by {_figure(abs(found.difference), found)} {loss}"
+    interval = f"{gate.confidence * 100:g} % interval {_figure(ends[0], found)} to {_figure(ends[1], found)}"
+    return f"{gain}, {interval}, on {found.rows:,} rows{days}"
 
 
-def _figure(value: float) -> str:
-    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4g}"
+def _figure(value: float, found: Comparison) -> str:
+    """Write a value with the digits that the interval's width makes worth reading."""
+    width = found.high - found.low
+    digits = max(0, 1 - math.floor(math.log10(width))) if 0 < width < math.inf else 4
+    return f"{round(value, digits) + 0.0:,.{digits}f}"  # + 0.0 takes the sign from -0.0

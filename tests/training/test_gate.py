@@ -62,8 +62,8 @@ def test_a_clearly_better_challenger_passes_and_says_by_how_much_on_what():
     assert verdict.passed
     assert overall["difference"] < overall["high"] < 0
     assert verdict.reasons[0] == (
-        f"better than the champion by {-overall['difference']:.4g} log-loss, 95 % interval "
-        f"{-overall['high']:.4g} to {-overall['low']:.4g}, on 6,000 rows of 30 days"
+        f"better than the champion by {-overall['difference']:.3f} log-loss, 95 % interval "
+        f"{-overall['high']:.3f} to {-overall['low']:.3f}, on 6,000 rows of 30 days"
     )
     assert json.loads(json.dumps(verdict.figures, allow_nan=False)) == verdict.figures
 
@@ -228,6 +228,14 @@ def test_evidence_that_proves_nothing_is_refused_with_the_reason(change, message
     verdict = trial(parts.pop("challenger"), parts.pop("champion"), stream, **parts)
     assert not verdict.passed
     assert message in refusals(verdict)
+
+
+def test_a_confidence_that_so_few_days_cannot_give_proves_nothing():
+    stream = Stream(days=5)
+    verdict = trial(stream.scores(0.1), stream.scores(0.8), stream, spec=spec(confidence=0.9999, resamples=5000))
+    assert not verdict.passed
+    assert "99.99 % interval -inf to inf" in refusals(verdict)
+    assert json.loads(json.dumps(verdict.figures, allow_nan=False))["overall"]["low"] is None
 
 
 def test_slices_that_do_not_fit_are_refused():
