@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from app.data.prepare import Prepared
 
-TASKS_PER_CPU = 4
+TASKS_PER_CPU = 2
 """Tasks a CPU gets, so that all end at about the same time."""
 
 MOST_FRAGMENTS = 32
