@@ -1,0 +1,1 @@
+"""The training loop beside one written by hand, and the network beside other learners."""

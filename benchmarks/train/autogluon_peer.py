@@ -1,0 +1,29 @@
+"""Runs in AutoGluon's own environment: learn from the folder's train.parquet, score its test.parquet."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from autogluon.tabular import TabularPredictor
+
+
+def main(folder: Path, seconds: int) -> None:
+    """Learn for `seconds`, and write scores.npy and told.json."""
+    train, validation, test = (
+        pd.read_parquet(folder / f"{part}.parquet") for part in ("train", "validation", "test")
+    )
+    begin = time.perf_counter()
+    predictor = TabularPredictor(
+        train.columns[-1], problem_type="binary", eval_metric="log_loss", path=str(folder / "model"), verbosity=0
+    )
+    predictor.fit(train, tuning_data=validation, time_limit=seconds)
+    told = {"seconds": time.perf_counter() - begin, "models": predictor.model_names()}
+    np.save(folder / "scores.npy", predictor.predict_proba(test)[1].to_numpy(np.float32))
+    (folder / "told.json").write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
