@@ -34,7 +34,7 @@ class Bulk:
 
 
 def measure(port: int, path: str, work: Work, table: pa.Table, seconds: float) -> list[Bulk]:
-    """Score `table` again and again, each way for so long, over one connection kept open.
+    """Score `table` again and again, the ways in turn, each for so long, over one connection kept open.
 
     Raises UserError when a way's scores differ from the bare model's.
     """
@@ -59,18 +59,22 @@ def measure(port: int, path: str, work: Work, table: pa.Table, seconds: float) -
     try:
         _same("Arrow stream", _arrow_scores(send(arrow, ARROW)), expected)
         _same("JSON columns", _json_scores(send(columns, JSON)), expected)
-        return [_repeat(way, call, table.num_rows, seconds) for way, call in ways.items()]
+        return _alternate(ways, table.num_rows, seconds)
     finally:
         connection.close()
 
 
-def _repeat(way: str, call: Callable[[], object], rows: int, seconds: float) -> Bulk:
-    count = 0
-    start = time.perf_counter()
-    while (taken := time.perf_counter() - start) < seconds:
-        call()
-        count += rows
-    return Bulk(way, count, taken)
+def _alternate(ways: dict[str, Callable[[], object]], rows: int, seconds: float) -> list[Bulk]:
+    """Call every way in turn until each has had `seconds` on average; what disturbs one disturbs all."""
+    taken = dict.fromkeys(ways, 0.0)
+    turns = 0
+    while sum(taken.values()) < seconds * len(ways):
+        turns += 1
+        for way, call in ways.items():
+            start = time.perf_counter()
+            call()
+            taken[way] += time.perf_counter() - start
+    return [Bulk(way, rows * turns, time_taken) for way, time_taken in taken.items()]
 
 
 def _arrow_scores(body: bytes) -> Scores:
