@@ -28,7 +28,8 @@ bench: $(VENV)/.dev  ## side by side with peers, and with the limit; tables and 
 	$(RUN) -m benchmarks
 
 docs: $(VENV)/.dev  ## write what is generated: the reference and the JSON Schema of the declaration
-	$(RUN) -m app.declaration --schema --reference
+	$(RUN) -m app.declaration --schema > docs/evertrue.schema.json
+	$(RUN) -m app.declaration --reference > docs/declaration.md
 
 clean:  ## remove the virtual environments and all results
 	rm -rf $(VENV) .venvs workspace examples/*/data

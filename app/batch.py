@@ -18,7 +18,7 @@ from app.model.bundle import open_bundle
 from app.serving.arrow_codec import predictions
 from app.spec import CategoryFeature, Data, NumberFeature
 from app.types import UserError
-from app.workspace import exists, read_bytes, write_bytes
+from app.workspace import exists, join, read_bytes, write_bytes
 
 _MANIFEST = "manifest.json"
 
@@ -42,7 +42,7 @@ def predict_table(bundle_uri: str, model: str, source: str, base: Path, out: str
     import ray.data
 
     asked = {"model": model, "bundle": bundle_uri, "source": source}
-    manifest = f"{out}/{_MANIFEST}"
+    manifest = join(out, _MANIFEST)
     if exists(manifest):
         found = json.loads(read_bytes(manifest))
         if {name: found[name] for name in asked} != asked:
@@ -98,9 +98,9 @@ class _Scorer:
             rejected.append(checked.rejected)
             reasons.update(checked.counts)
         number = f"{item['number']:05d}"
-        _write(f"{self._out}/part-{number}.parquet", pa.concat_tables(scored))
+        _write(join(self._out, f"part-{number}.parquet"), pa.concat_tables(scored))
         if reasons:
-            _write(f"{self._out}/rejected-{number}.parquet", pa.concat_tables(rejected))
+            _write(join(self._out, f"rejected-{number}.parquet"), pa.concat_tables(rejected))
         return {"rows": sum(table.num_rows for table in scored), "rejected": json.dumps(reasons)}
 
 

@@ -31,7 +31,6 @@ def settings(state: Path, *, local: bool) -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # user code on the main loop, buffered logs, direct ingress
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "app.serving.ingress:middlewares",
         "RAY_worker_niceness": "0",  # workers run at 15 otherwise: behind everything else on the machine
-        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # a job's log is lines
         "RAY_usage_stats_enabled": "0",
         "OMP_NUM_THREADS": "1",
     }

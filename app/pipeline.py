@@ -25,6 +25,7 @@ from app.model.export import to_onnx
 from app.model.runtime import Runtime
 from app.monitor.profile import Reference
 from app.spec import Spec
+from app.telemetry import JobMetrics
 from app.training.baseline import Baseline, train_baseline
 from app.training.gate import Candidate, Opponent, Verdict, judge
 from app.training.held_out import HeldOut
@@ -63,11 +64,12 @@ def train_version(
     UserError for whatever the declaration or the data make impossible.
     """
     spec = declaration.spec
-    watch = Stopwatch()
+    watch, metrics = Stopwatch(), JobMetrics(spec.name)
     with watch("prepare"):
         prepared = prepare(declaration, workspace)
         for note in prepared.notes:
             log.info("note: %s", note)
+        metrics.prepared(prepared.rows, prepared.quarantined)
         log.info("%s rows kept, %s in quarantine", f"{prepared.rows:,}", f"{sum(prepared.quarantined.values()):,}")
     sample = _sample(prepared)
     with watch("fit"):
@@ -85,6 +87,7 @@ def train_version(
 
             streams = spec.train.loader == "stream" or sample is not prepared
             trained = train(prepared if streams else parts, plan, spec, workspace, run, on_epoch)
+            metrics.trained(trained.rows_per_second)
         with watch("baseline"):
             baseline = train_baseline(*parts, plan, spec.train.seed) if spec.train.baseline else None
         with watch("measure"):
@@ -112,6 +115,7 @@ def train_version(
                 held_out.slices,
                 held_out.examples.position,
             )
+            metrics.judged(verdict.passed)
             versions.record_verdict(version.number, verdict.passed, verdict.reasons)
             promoted = verdict.passed and spec.rollout.promote == "auto"
             if promoted:

@@ -32,12 +32,12 @@ class Metric:
 
 
 REQUESTS = Metric(
-    "evertrue_requests_total", "counter", "Requests, by outcome: ok or a problem's code.", ("model", "outcome")
+    "evertrue_requests_total",
+    "counter",
+    "Requests, by outcome: ok (predicted), page, or a problem's code.",
+    ("model", "outcome"),
 )
 ROWS = Metric("evertrue_rows_total", "counter", "Rows predicted.", ("model",))
-REJECTED_ROWS = Metric(
-    "evertrue_rejected_rows_total", "counter", "Rows of requests refused, by reason.", ("model", "reason")
-)
 DURATION = Metric(
     "evertrue_request_duration_seconds_bucket_total",
     "counter",
@@ -64,7 +64,6 @@ VERDICTS = Metric(
 METRICS = (
     REQUESTS,
     ROWS,
-    REJECTED_ROWS,
     DURATION,
     DURATION_SUM,
     BATCH_ROWS,
@@ -168,7 +167,6 @@ class ServingMetrics:
         self._version: str | None = None
         self._rows = 0
         self._outcomes: defaultdict[str, int] = defaultdict(int)
-        self._rejected: defaultdict[str, int] = defaultdict(int)
         self._duration = Buckets(DURATION_BOUNDS)
         self._batch_rows = Buckets(BATCH_BOUNDS)
 
@@ -192,12 +190,6 @@ class ServingMetrics:
         if not self._arranged:
             self._arrange()
 
-    def rejected(self, code: str, n: int) -> None:
-        """Count rows refused; `code` is a problem's code, of bounded variety."""
-        self._rejected[code] += n
-        if not self._arranged:
-            self._arrange()
-
     def model_version(self, version: str) -> None:
         """Show the version that answers from now on."""
         if self._version is not None:
@@ -210,12 +202,9 @@ class ServingMetrics:
         self._arranged = False
         rows, self._rows = self._rows, 0
         outcomes, self._outcomes = self._outcomes, defaultdict(int)
-        rejected, self._rejected = self._rejected, defaultdict(int)
         self._add(ROWS, rows)
         for outcome, count in outcomes.items():
             self._add(REQUESTS, count, outcome)
-        for code, count in rejected.items():
-            self._add(REJECTED_ROWS, count, code)
         self._add_buckets(DURATION, DURATION_SUM, self._duration)
         self._add_buckets(BATCH_ROWS, BATCH_ROWS_SUM, self._batch_rows)
 

@@ -32,7 +32,7 @@ def main(job: Job, description: str, extend: Callable[[argparse.ArgumentParser],
         extend(parser)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    for chatter in ("mlflow", "alembic", "ray", "matplotlib", "httpx", "torch.onnx", "onnxscript", "onnx_ir"):
+    for chatter in ("mlflow", "alembic", "ray", "matplotlib"):
         logging.getLogger(chatter).setLevel(logging.WARNING)
     try:
         job(read(arguments.declaration, arguments.overrides), Workspace.open(arguments.workspace), arguments)

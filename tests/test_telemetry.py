@@ -103,17 +103,6 @@ def test_batches_are_counted_by_powers_of_two(sizes: list[int]) -> None:
     assert ledger.counters["evertrue_rows_total", "flights"] == sum(sizes)
 
 
-def test_rejected_rows_are_counted_by_reason() -> None:
-    ledger = Ledger()
-    metrics = recorder(ledger)
-    metrics.rejected("value", 3)
-    metrics.rejected("value", 2)
-    metrics.rejected("missing-field", 1)
-    metrics.flush()
-    assert ledger.counters["evertrue_rejected_rows_total", "flights", "value"] == 5
-    assert ledger.counters["evertrue_rejected_rows_total", "flights", "missing-field"] == 1
-
-
 def test_a_flush_costs_the_same_whatever_the_load() -> None:
     costs = []
     for load in (100, 10_000):
@@ -152,7 +141,6 @@ def test_the_first_record_after_a_flush_arranges_the_next_one() -> None:
         lambda: metrics.request("ok", 0.1),
         lambda: metrics.rows(1),
         lambda: metrics.batch(1),
-        lambda: metrics.rejected("value", 1),
     ]
     for flushed, record in enumerate(records):
         record()
@@ -224,7 +212,6 @@ def test_ray_shows_the_figures_under_these_names(ray_session: None) -> None:
     metrics.request("ok", 0.003)
     metrics.rows(5)
     metrics.batch(5)
-    metrics.rejected("value", 2)
     metrics.model_version("3")
     metrics.flush()
     JobMetrics("telemetry-test").judged(True)
@@ -241,7 +228,6 @@ def test_ray_shows_the_figures_under_these_names(ray_session: None) -> None:
                     found[(sample.name, *(sample.labels[key] for key in last))] = sample.value
     assert found["ray_evertrue_requests_total", "ok"] == 1
     assert found["ray_evertrue_rows_total",] == 5
-    assert found["ray_evertrue_rejected_rows_total", "value"] == 2
     assert found["ray_evertrue_request_duration_seconds_bucket_total", "0.005"] == 1
     assert ("ray_evertrue_request_duration_seconds_bucket_total", "0.002") not in found
     assert found["ray_evertrue_batch_rows_bucket_total", "8"] == 1

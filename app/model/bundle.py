@@ -28,7 +28,7 @@ from app.model.runtime import Runtime
 from app.monitor.profile import Reference
 from app.spec import Spec
 from app.types import UserError
-from app.workspace import exists, read_bytes, resolve, write_bytes
+from app.workspace import exists, join, read_bytes, resolve, write_bytes
 
 FORMAT = 1
 
@@ -95,15 +95,15 @@ def write(root_uri: str, contents: Contents) -> str:
         path: _File(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)) for path, data in files.items()
     }
     manifest = _Manifest(format=FORMAT, name=contents.spec.name, files=described)
-    uri = f"{root_uri}/{manifest.version_id}"
-    if exists(f"{uri}/{_MANIFEST}"):
+    uri = join(root_uri, manifest.version_id)
+    if exists(join(uri, _MANIFEST)):
         return open_bundle(uri).uri
     filesystem, folder = resolve(uri)
     for leftover in _list(filesystem, folder):  # drafts of a writer that died
         filesystem.delete_file(f"{folder}/{leftover}")
     for path, data in files.items():
-        write_bytes(f"{uri}/{path}", data)
-    write_bytes(f"{uri}/{_MANIFEST}", _json(manifest.model_dump()))
+        write_bytes(join(uri, path), data)
+    write_bytes(join(uri, _MANIFEST), _json(manifest.model_dump()))
     return uri
 
 
@@ -156,7 +156,7 @@ def _render(contents: Contents) -> dict[str, bytes]:
 
 def _read_manifest(uri: str) -> _Manifest:
     try:
-        text = read_bytes(f"{uri}/{_MANIFEST}")
+        text = read_bytes(join(uri, _MANIFEST))
     except FileNotFoundError:
         found = "was never finished: it has no manifest" if exists(uri) else "is not there"
         raise UserError(f"bundle {uri} {found}") from None
@@ -185,7 +185,7 @@ def _read_manifest(uri: str) -> _Manifest:
 
 
 def _read(uri: str, path: str, expected: _File) -> bytes:
-    data = read_bytes(f"{uri}/{path}")
+    data = read_bytes(join(uri, path))
     if hashlib.sha256(data).hexdigest() != expected.sha256:
         raise UserError(f"bundle {uri}: {path} is not what was written: its SHA-256 is not the manifest's")
     return data

@@ -28,6 +28,10 @@ BODY_TIMEOUT = 30.0
 """Seconds a client may take to send its body."""
 
 
+Answer = tuple[int, str, bytes, str]
+"""Status, content type and body, and the outcome that is counted."""
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A model version in memory, ready to answer: everything that changes when the version does."""
@@ -95,11 +99,9 @@ class Endpoint:
             return
         started = time.perf_counter()
         try:
-            status, content_type, body = await self._answer(scope, receive)
-            outcome = "ok"
+            status, content_type, body, outcome = await self._answer(scope, receive)
         except Problem as problem:
-            status, content_type, body = problem.status, CONTENT_TYPE, problem.body()
-            outcome = problem.code
+            status, content_type, body, outcome = problem.status, CONTENT_TYPE, problem.body(), problem.code
         headers = [(b"content-type", content_type.encode()), (b"content-length", b"%d" % len(body))]
         if status == 405:
             headers.append((b"allow", b"POST" if scope["path"].endswith("/predict") else b"GET"))
@@ -107,11 +109,11 @@ class Endpoint:
         await send({"type": "http.response.body", "body": body})
         self.metrics.request(outcome, time.perf_counter() - started)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, str, bytes]:
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         page = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix(self._prefix).strip("/")
         method = scope["method"]
         if page == "healthz":
-            return 200, "application/json", b'{"status":"alive"}'
+            return 200, "application/json", b'{"status":"alive"}', "page"
         if self._answering is None:
             raise Problem(503, "not-ready", "no model is loaded yet")
         loaded, batcher = self._answering
@@ -125,11 +127,9 @@ class Endpoint:
         if method not in ("GET", "HEAD"):
             raise Problem(405, "method", f"found {method}, /{page} takes GET")
         content_type, body = loaded.documents[page]
-        return 200, content_type, body
+        return 200, content_type, body, "page"
 
-    async def _predict(
-        self, loaded: Loaded, batcher: Batcher, scope: Scope, receive: Receive
-    ) -> tuple[int, str, bytes]:
+    async def _predict(self, loaded: Loaded, batcher: Batcher, scope: Scope, receive: Receive) -> Answer:
         content_type = length = None
         for name, value in scope["headers"]:
             if name == b"content-type":
@@ -157,7 +157,7 @@ class Endpoint:
             scores = await batcher.score(batch.features)
             answer = await loop.run_in_executor(self._executor, codec.encode, batch, scores)
         self.metrics.rows(batch.rows)
-        return 200, codec.content_type, answer
+        return 200, codec.content_type, answer, "ok"
 
     async def _body(self, receive: Receive, length: int | None) -> bytes:
         limit = self._spec.serve.max_request_bytes

@@ -34,13 +34,15 @@ def openapi(spec: Spec, fields: Fields, model: str) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of one declaration's endpoint."""
     prefix = f"/{spec.name}"
     row = _row(fields)
+    many = {"type": "array", "minItems": 1, "maxItems": fields.max_rows}
     columns = {
         **row,
-        "properties": {name: {"type": "array", "items": kind} for name, kind in row["properties"].items()},
+        "description": "One list a field, all equally long",
+        "properties": {name: {**many, "items": kind} for name, kind in row["properties"].items()},
     }
     request = {
         "anyOf": [
-            _object({"rows": {"type": "array", "items": row, "minItems": 1, "maxItems": fields.max_rows}}),
+            _object({"rows": {**many, "items": row}}),
             _object({"columns": columns}),
             row,
         ]

@@ -31,7 +31,10 @@ class Spec(Section):
     quality: Quality = Field(default_factory=Quality, description="What is done with rows that break the contract.")
     model: Model = Field(default_factory=Model, description="Shape of the network.")
     train: Train = Field(default_factory=Train, description="How the network is trained.")
-    tune: Tune = Field(default_factory=Tune, description="How a better network is searched for.")
+    tune: Tune = Field(
+        default_factory=Tune,
+        description="How a better network is searched for: checked today, read by the search that is to come.",
+    )
     gate: Gate = Field(default_factory=Gate, description="What a version has to prove before it may serve.")
     serve: Serve = Field(default_factory=Serve, description="How the endpoint answers.")
     drift: Drift = Field(default_factory=Drift, description="The reference that drift is held against.")

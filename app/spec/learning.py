@@ -14,14 +14,14 @@ class Model(Section):
 
     width: int = Field(256, ge=4, le=8192, description="Units of each hidden layer.")
     depth: int = Field(2, ge=1, le=16, description="Hidden layers.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Fraction of hidden units dropped in training.")
-    number_embedding: int = Field(16, ge=1, le=256, description="Size of a number's periodic embedding.")
-    frequencies: int = Field(32, ge=1, le=512, description="Frequencies of a number's periodic embedding.")
+    dropout: float = Field(0.2, ge=0, lt=1, description="Fraction of hidden units dropped in training.")
+    number_embedding: int = Field(12, ge=1, le=256, description="Size of a number's periodic embedding.")
+    frequencies: int = Field(16, ge=1, le=512, description="Frequencies of a number's periodic embedding.")
     frequency_scale: float = Field(
         0.1, gt=0, le=100, description="Standard deviation of the frequencies when training starts."
     )
     category_embedding: int = Field(
-        16, ge=1, le=1024, description="Largest size of a category's embedding; small vocabularies get less."
+        16, ge=1, le=1024, description="Largest size of a category's embedding; less where every vocabulary is small."
     )
 
 
@@ -66,7 +66,7 @@ class Train(Section):
 
 
 class Tune(Section):
-    """How a better network is searched for (validated now, read by the search job)."""
+    """How a better network is searched for: checked today, read by the search that is to come."""
 
     trials: int = Field(24, ge=1, le=100_000, description="Trials of a search.")
     time_budget: PositiveDuration | None = Field(

@@ -16,7 +16,7 @@ import torch
 from app.data.features import FeaturePlan
 from app.spec import Spec
 from app.types import UserError
-from app.workspace import read_bytes, resolve, write_bytes
+from app.workspace import join, read_bytes, resolve, write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Checkpoints:
         }
         about = {"identity": self.identity, "progress": json.dumps(asdict(checkpoint.progress))}
         data = safetensors.torch.save(tensors, about)
-        write_bytes(f"{self.uri}/epoch-{checkpoint.progress.epoch:06d}.safetensors", data)
+        write_bytes(join(self.uri, f"epoch-{checkpoint.progress.epoch:06d}.safetensors"), data)
         filesystem, _ = resolve(self.uri)
         for path in self._paths()[_KEPT:]:
             filesystem.delete_file(path)
@@ -81,7 +81,7 @@ class Checkpoints:
         for path in self._paths():
             name = path.rsplit("/", 1)[-1]
             try:
-                data = read_bytes(f"{self.uri}/{name}")
+                data = read_bytes(join(self.uri, name))
                 flat = safetensors.torch.load(data)
                 about = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
             except (OSError, ValueError, safetensors.SafetensorError) as error:
