@@ -171,7 +171,7 @@ def plot(results: Results) -> Figure:
     """Return bars of requests per second: one group a number of connections, one colour a server."""
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
-    colours = matplotlib.colormaps["tab10"].colors
+    colours = dict(zip(PEERS, matplotlib.colormaps["tab10"].colors, strict=False))  # a server's own in every run
     width = 0.8 / len(results.servers)
     for i, server in enumerate(results.servers):
         for j, connections in enumerate(results.connections):
@@ -181,7 +181,7 @@ def plot(results: Results) -> Figure:
             spread = Spread.of(values)
             place = j - 0.4 + width * (i + 0.5)
             error = [[spread.middle - spread.low], [spread.high - spread.middle]]
-            axes.bar(place, spread.middle, width * 0.95, color=colours[i], yerr=error, ecolor="0.3", capsize=2)
+            axes.bar(place, spread.middle, width * 0.95, color=colours[server], yerr=error, ecolor="0.3", capsize=2)
             axes.annotate(
                 f"{spread.middle:,.0f}",
                 (place, spread.high),
@@ -190,7 +190,7 @@ def plot(results: Results) -> Figure:
                 ha="center",
                 fontsize=8,
             )
-        axes.bar(0, 0, color=colours[i], label=PEERS[server].title)
+        axes.bar(0, 0, color=colours[server], label=PEERS[server].title)
     axes.set_xticks(range(len(results.connections)), [f"{count}" for count in results.connections])
     axes.set_xlabel("connections")
     axes.set_ylabel("requests per second (log)")
