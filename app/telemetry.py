@@ -149,7 +149,7 @@ class Buckets:
 
 
 class ServingMetrics:
-    """One replica's figures. Called on its event loop alone; the first record after a flush arranges the next.
+    """One replica's figures. Called on its event loop alone; flushed every second from the first version on.
 
     `later(seconds, call)` arranges a call; by default the running event loop does.
     """
@@ -196,6 +196,8 @@ class ServingMetrics:
             self._sink.set(MODEL_INFO, 0, self._model, self._version)
         self._sink.set(MODEL_INFO, 1, self._model, version)
         self._version = version
+        if not self._arranged:
+            self._arrange()
 
     def flush(self) -> None:
         """Hand over what was counted since the last time."""
@@ -207,6 +209,9 @@ class ServingMetrics:
             self._add(REQUESTS, count, outcome)
         self._add_buckets(DURATION, DURATION_SUM, self._duration)
         self._add_buckets(BATCH_ROWS, BATCH_ROWS_SUM, self._batch_rows)
+        if self._version is not None:  # Ray forgets a gauge that is not set again
+            self._sink.set(MODEL_INFO, 1, self._model, self._version)
+            self._arrange()
 
     def _arrange(self) -> None:
         self._arranged = True

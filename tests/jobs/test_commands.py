@@ -1,0 +1,77 @@
+"""Jobs as their users start them: from a shell, or submitted to a cluster with a token."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.declaration import Declaration
+
+ROOT = Path(__file__).parent.parent.parent
+JOBS = ("prepare", "train", "deploy", "predict", "serve", "run")
+
+
+def job(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_every_job_explains_itself(name: str) -> None:
+    done = job(f"jobs.{name}", "--help")
+    assert done.returncode == 0
+    assert "declaration" in done.stdout
+
+
+def test_a_mistake_in_the_declaration_is_one_clear_message_and_exit_code_2(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("name: broken\ntask: {target: t}\ndata: {source: x.parquet}\ntrain: {epoch: 5}\n")
+    done = job("jobs.train", str(path))
+    assert done.returncode == 2
+    assert "broken.yaml:4" in done.stderr
+    assert "did you mean epochs" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_version_that_is_not_there_is_said_before_anything_starts(declaration: Declaration, tmp_path: Path) -> None:
+    done = job("jobs.deploy", str(declaration.path), "--workspace", str(tmp_path))
+    assert done.returncode == 2
+    assert "no champion yet" in done.stderr
+
+
+@pytest.mark.ray
+@pytest.mark.slow  # a real submission over HTTP with a token, as from a laptop
+@pytest.mark.timeout(400)
+def test_a_training_is_submitted_to_a_running_cluster_with_a_token(
+    ray_session: str, declaration: Declaration, tmp_path: Path
+) -> None:
+    folder = tmp_path / "clone"
+    shutil.copytree(ROOT / "app", folder / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "jobs", folder / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
+    submit = [Path(sys.executable).with_name("ray"), "job", "submit", "--address", ray_session, "--working-dir", "."]
+    command = ["python", "-m", "jobs.train", str(declaration.path), "--workspace", str(tmp_path / "workspace")]
+    settings = ["--set", "train.epochs=1", "--set", "train.baseline=false"]
+
+    def run(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in environment.items() if not name.startswith("RAY_ADDRESS")}
+        return subprocess.run(
+            [*submit, "--", *command, *settings],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env=environment,
+            timeout=300,
+        )
+
+    done = run(dict(os.environ))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "version 1:" in done.stdout
+    assert "the gate" in done.stdout
+    assert list((tmp_path / "workspace" / "rides" / "bundles").glob("*/manifest.json"))
+
+    stranger = run({**os.environ, "RAY_AUTH_TOKEN": "0" * 64})
+    assert stranger.returncode != 0
+    assert "version 1" not in stranger.stdout
