@@ -45,6 +45,7 @@ def settings(state: Path, *, local: bool) -> dict[str, str]:
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(state / "server-state"),
         }
         if local:
+            chosen["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "2"  # no load balancer elsewhere has to hear
             chosen |= _loopback_statistics(state)
     return {name: value for name, value in chosen.items() if name not in os.environ}
 

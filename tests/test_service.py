@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -43,6 +44,11 @@ def address(trained: TrainedVersion, declaration: Declaration) -> Iterator[str]:
 
     yield deploy(declaration.spec, trained.bundle, "1")
     serve.delete("rides")
+
+
+def replicas() -> set[int]:
+    """Return the process ids of replicas."""
+    return {process.pid for process in psutil.process_iter(["name"]) if "ServeReplica" in process.info["name"]}
 
 
 def predict(address: str, rows: list[dict[str, Any]]) -> httpx.Response:
@@ -189,7 +195,9 @@ def test_another_version_takes_over_in_the_same_process_without_a_request_refuse
             await asyncio.gather(*asking)
             return seen
 
+    processes = replicas()
     seen = asyncio.run(send())
+    assert replicas() == processes
     assert {status for status, _ in seen} == {200}
     assert {model for _, model in seen} == {"rides/1", "rides/2"}
     assert seen[-1] == (200, "rides/2")
@@ -243,8 +251,6 @@ def test_what_is_asked_can_be_read_in_prometheus_format(address: str) -> None:
 
 
 def test_everything_listens_on_loopback_as_far_as_serving_goes(address: str, declaration: Declaration) -> None:
-    import psutil
-
     listening = [
         connection.laddr
         for process in psutil.process_iter()

@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+import hashlib
 import logging
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -14,6 +16,7 @@ from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig, BackpressureConfig, HTTPOptions
 from ray.serve.schema import LoggingConfig
 
+import app
 from app.model.bundle import open_bundle
 from app.serving.endpoint import Endpoint, Loaded
 from app.spec import Spec
@@ -86,7 +89,17 @@ def build_app(args: ServiceArgs) -> Application:
         ray_actor_options={"num_cpus": serving.cpus_per_replica, "num_gpus": 1 if use_gpu else 0},
         user_config={"bundle": args.bundle, "version": args.version},
         logging_config=LOGGING,
+        version=_code_version(spec),
+        _internal=True,  # Serve would draw a random version, and replace every replica for another bundle
     ).bind(spec.dump(), use_gpu)
+
+
+def _code_version(spec: Spec) -> str:
+    """Name the code and the declaration: while both stay, another bundle is swapped in without a new replica."""
+    digest = hashlib.sha256(spec.model_dump_json().encode())
+    for path in sorted(Path(app.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _has_gpu() -> bool:
@@ -110,8 +123,8 @@ def deploy(spec: Spec, bundle: str, version: str) -> str:
                 ) from None
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=LOGGING)
-    app = build_app(ServiceArgs(spec=spec.dump(), bundle=bundle, version=version))
-    serve.run(app, name=spec.name, route_prefix=f"/{spec.name}")
+    application = build_app(ServiceArgs(spec=spec.dump(), bundle=bundle, version=version))
+    serve.run(application, name=spec.name, route_prefix=f"/{spec.name}")
     return f"http://{host}:{port}/{spec.name}"
 
 
