@@ -49,25 +49,16 @@ class ArrowCodec:
             if name not in names:
                 raise self._fields.missing(name)
         for number in plan.number:
-            self._check_number(number, table.column(number.name))
+            self._check_type(number, table.column(number.name).type)
         for category in plan.category:
             self._check_category(category, table.column(category.name))
         features = plan.encode(table)
-        self._fields.check_finite(features.number)
+        self._fields.check_numbers(features.number)
         return Batch(self._ids(table), features)
 
-    def _check_number(self, column: NumberColumn, values: pa.ChunkedArray) -> None:
-        kind = values.type
-        types = pa.types
-        if not (types.is_floating(kind) or types.is_integer(kind) or types.is_null(kind)):
+    def _check_type(self, column: NumberColumn, kind: pa.DataType) -> None:
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
             raise self._fields.wrong_type(column.name, str(kind), str(kind))
-        self._check_null(column, values)
-        for limit, extreme, breaks in ((column.min, pc.min, pc.less), (column.max, pc.max, pc.greater)):
-            if limit is None or types.is_null(kind):
-                continue
-            value = extreme(values).as_py()
-            if value is not None and breaks(float(value), limit).as_py():
-                raise self._fields.not_allowed(column.name, value, _first(breaks(values.cast(pa.float64()), limit)))
 
     def _check_category(self, column: CategoryColumn, values: pa.ChunkedArray) -> None:
         kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
@@ -78,7 +69,8 @@ class ArrowCodec:
         }[column.kind]
         if not fits and not pa.types.is_null(kind):
             raise self._fields.wrong_type(column.name, str(kind), str(kind))
-        self._check_null(column, values)
+        if column.required and values.null_count:
+            raise self._fields.null(column.name, _first(pc.is_null(values)))
         if column.values is not None and not pa.types.is_null(kind):
             plain = values.cast(kind)
             wrong = pc.and_(
@@ -87,13 +79,6 @@ class ArrowCodec:
             if pc.any(wrong).as_py():
                 row = _first(wrong)
                 raise self._fields.not_allowed(column.name, plain[row].as_py(), row)
-
-    def _check_null(self, column: NumberColumn | CategoryColumn, values: pa.ChunkedArray) -> None:
-        if not column.required:
-            return
-        absent = pc.is_null(values, nan_is_null=pa.types.is_floating(values.type))
-        if pc.any(absent).as_py():
-            raise self._fields.null(column.name, _first(absent))
 
     def _ids(self, table: pa.Table) -> pa.Array:
         for name in self._fields.ids:

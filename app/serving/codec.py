@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from app.data.features import FeaturePlan
@@ -13,7 +14,7 @@ from app.serving.problems import Problem
 from app.types import Features, NumberMatrix, Scores
 
 ID = "id"
-_FLOAT32_LIMIT = f"|x| <= {np.finfo(np.float32).max:.5g}"
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +74,30 @@ class Fields:
         if n > self.max_rows:
             raise Problem(413, "too-many-rows", f"the request holds {n} rows, at most {self.max_rows} are allowed")
 
-    def check_finite(self, number: NumberMatrix) -> None:
-        """Refuse infinity, sent as such or made by a number beyond float32."""
-        endless = np.isinf(number)
-        if endless.any():
-            row, column = (int(i) for i in np.argwhere(endless)[0])
+    def check_numbers(self, number: NumberMatrix) -> None:
+        """Refuse encoded numbers outside their limits, infinite ones, and a missing one that is required."""
+        low, high, required = self._bounds
+        wrong = (number < low) | (number > high)  # NaN is neither
+        if wrong.any():
+            row, column = (int(i) for i in np.argwhere(wrong)[0])
             name = self.plan.number[column].name
-            detail = f"row {row}, {name!r}: found a number beyond float32, allowed is {_FLOAT32_LIMIT}"
-            raise Problem(422, "not-finite", detail, row=row, field=name, allowed=_FLOAT32_LIMIT)
+            if self.limits(name) is None:
+                raise self.not_finite(name, row)
+            raise self.not_allowed(name, float(number[row, column]), row)
+        if len(required):
+            absent = np.isnan(number[:, required])
+            if absent.any():
+                row, column = (int(i) for i in np.argwhere(absent)[0])
+                raise self.null(self.plan.number[required[column]].name, row)
+
+    @cached_property
+    def _bounds(self) -> tuple[NumberMatrix, NumberMatrix, npt.NDArray[np.int64]]:
+        """Least and greatest value by number column, and the columns that are required."""
+        columns = self.plan.number
+        low = [-FLOAT32_MAX if column.min is None else column.min for column in columns]
+        high = [FLOAT32_MAX if column.max is None else column.max for column in columns]
+        required = [i for i, column in enumerate(columns) if column.required]
+        return np.array(low, np.float32), np.array(high, np.float32), np.array(required, np.int64)
 
     def kind(self, name: str | None) -> str | None:
         """Say what a field may hold, in words."""
@@ -121,6 +138,12 @@ class Fields:
         """Refuse a null in a required feature."""
         detail = f"{_where(row)}{name!r}: found null, which is not allowed here"
         return Problem(422, "null", detail, row=row, field=name, allowed=self.kind(name))
+
+    def not_finite(self, name: str, row: int | None = None) -> Problem:
+        """Refuse infinity, sent as such or made by a number beyond float32."""
+        allowed = f"|x| <= {FLOAT32_MAX:.5g}"
+        detail = f"{_where(row)}{name!r}: found a number beyond float32, allowed is {allowed}"
+        return Problem(422, "not-finite", detail, row=row, field=name, allowed=allowed)
 
     def not_allowed(self, name: str, found: object, row: int | None = None) -> Problem:
         """Refuse a value outside the declared limits or values."""

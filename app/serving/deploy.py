@@ -57,6 +57,7 @@ class Service:
         loaded = await loop.run_in_executor(None, self._load, user_config["bundle"], user_config["version"])
         self._endpoint.swap(loaded)
         gc.collect()
+        gc.set_threshold(50_000)  # requests leave few cycles behind: 700 would stop for them every few requests
         gc.freeze()  # what lives as long as the version is not walked through at every collection
 
     def _load(self, bundle: str, version: str) -> Loaded:

@@ -6,9 +6,8 @@ import time
 import numpy as np
 import pyarrow as pa
 
-_HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
-_HEX_PAIRS = np.stack([np.repeat(_HEX, 16), np.tile(_HEX, 16)], axis=1)  # (256, 2)
-_PLACES = np.array([i for i in range(36) if i not in (8, 13, 18, 23)])
+_HEX_PAIRS = np.frombuffer(b"".join(b"%02x" % byte for byte in range(256)), np.uint16)  # two letters as one number
+_GROUPS = ((0, 8), (9, 13), (14, 18), (19, 23), (24, 36))  # where the hexadecimal digits stand between hyphens
 
 
 def uuid7() -> str:
@@ -26,7 +25,11 @@ def uuid7_array(n: int) -> pa.Array:
     raw[:, :6] = np.frombuffer((time.time_ns() // 1_000_000).to_bytes(6), np.uint8)
     raw[:, 6] = raw[:, 6] & 0x0F | 0x70
     raw[:, 8] = raw[:, 8] & 0x3F | 0x80
+    digits = _HEX_PAIRS[raw].view(np.uint8)  # (n, 32)
     text = np.full((n, 36), ord("-"), np.uint8)
-    text[:, _PLACES] = _HEX_PAIRS[raw].reshape(n, 32)
+    start = 0
+    for begin, end in _GROUPS:
+        text[:, begin:end] = digits[:, start : start + end - begin]
+        start += end - begin
     offsets = np.arange(0, 36 * (n + 1), 36, dtype=np.int32)
     return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(text))

@@ -13,14 +13,13 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from app.data.features import CategoryColumn, NumberColumn
-from app.serving.codec import Batch, Fields
+from app.serving.codec import FLOAT32_MAX, Batch, Fields
 from app.serving.identifiers import uuid7, uuid7_array
 from app.serving.problems import Problem
-from app.types import UNSEEN_ID, CategoryMatrix, Features, NumberMatrix, Scores
+from app.types import UNSEEN_ID, CategoryMatrix, Features, Scores
 
 _FIRST_KEY = re.compile(rb'\s*\{\s*"([^"\\]{0,200})"\s*:')
 _PLACE = re.compile(r" - at `\$(?:\.(rows|columns))?(?:\[(\d+)\])?(?:\.(.*))?`$")
@@ -93,7 +92,7 @@ class JsonCodec:
         category: CategoryMatrix = np.empty((n, len(self._categories)), np.int64)
         for i, (get, ids) in enumerate(self._categories):
             category[:, i] = [ids.get(get(row), UNSEEN_ID) for row in rows]
-        return Batch([self._id_of(row) for row in rows], Features(self._narrow(wide), category))
+        return Batch([self._id_of(row) for row in rows], Features(wide.astype(np.float32), category))
 
     def _id_of(self, row: Any) -> str | int:
         for attribute in self._ids:
@@ -122,13 +121,7 @@ class JsonCodec:
         names: Sequence[str | int] | pa.Array = uuid7_array(n)
         if sent is not None:
             names = [uuid7() if value is None else value for value in sent]
-        return Batch(names, Features(self._narrow(wide), category))
-
-    def _narrow(self, wide: npt.NDArray[np.float64]) -> NumberMatrix:
-        with np.errstate(over="ignore"):
-            number = wide.astype(np.float32)
-        self._fields.check_finite(number)
-        return number
+        return Batch(names, Features(wide.astype(np.float32), category))
 
     def _explain(self, message: str, body: bytes) -> Problem:
         """Turn msgspec's words about the generated types into ours about the user's columns."""
@@ -149,8 +142,8 @@ class JsonCodec:
             return self._fields.null(field, row)
         if (wrong := _WRONG_TYPE.search(message)) is not None:
             return self._fields.wrong_type(field, found, wrong[1], row)
-        if self._fields.limits(field) is None:  # no limits declared: the number is beyond float64
-            return Problem(422, "not-finite", f"row {row}: {field!r}: {message}", row=row, field=field)
+        if isinstance(found, int | float) and abs(found) > FLOAT32_MAX:
+            return self._fields.not_finite(field, row)
         return self._fields.not_allowed(field, found, row)
 
     def encode(self, batch: Batch, scores: Scores) -> bytes:
@@ -177,8 +170,9 @@ class JsonCodec:
 
 
 def _number_type(column: NumberColumn) -> Any:
-    limited = column.min is not None or column.max is not None
-    kind: Any = Annotated[float, msgspec.Meta(ge=column.min, le=column.max)] if limited else float
+    low = -FLOAT32_MAX if column.min is None else column.min
+    high = FLOAT32_MAX if column.max is None else column.max
+    kind: Any = Annotated[float, msgspec.Meta(ge=low, le=high)]
     return kind if column.required else kind | None
 
 

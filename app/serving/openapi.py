@@ -4,17 +4,14 @@ import html
 import json
 from typing import Any
 
-import numpy as np
-
 from app.data.features import CategoryColumn, NumberColumn
 from app.serving.arrow_codec import ArrowCodec
-from app.serving.codec import Fields
+from app.serving.codec import FLOAT32_MAX, Fields
 from app.serving.json_codec import JsonCodec
 from app.serving.problems import CONTENT_TYPE
 from app.spec import Spec
 
 _INT64 = {"minimum": -(2**63), "maximum": 2**63 - 1}
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 _KINDS: dict[str, dict[str, Any]] = {
     "string": {"type": "string"},
     "integer": {"type": "integer", **_INT64},
@@ -120,8 +117,8 @@ def _row(fields: Fields) -> dict[str, Any]:
 def _number(column: NumberColumn) -> dict[str, Any]:
     return {
         "type": "number" if column.required else ["number", "null"],
-        "minimum": column.min if column.min is not None else -_FLOAT32_MAX,
-        "maximum": column.max if column.max is not None else _FLOAT32_MAX,
+        "minimum": column.min if column.min is not None else -FLOAT32_MAX,
+        "maximum": column.max if column.max is not None else FLOAT32_MAX,
     }
 
 

@@ -10,12 +10,16 @@ import torch
 
 from app.data.encode import Examples
 from app.data.features import CategoryColumn, FeaturePlan, NumberColumn, TargetColumn
+from app.model.network import Network
 from app.spec import Spec
+from app.training.checkpoint import Checkpoints
 from app.training.loader import Parts, StreamLoader
 from app.training.loop import new_network, train_one
+from app.training.metrics import evaluate
 from app.training.progress import show_epochs
 from app.training.resources import workers_use_gpu
 from app.training.trainer import train
+from app.training.workers import train_on_workers
 from app.types import Features, UserError
 from app.workspace import Workspace
 
@@ -126,8 +130,31 @@ def test_a_stream_trains_as_well_as_memory(ray_session):
     assert outcome.validation["auc"] > 0.9
 
 
+@pytest.mark.ray
+@pytest.mark.slow  # the way of tables larger than memory: Ray Train cuts the streams for its workers
+def test_streams_are_shared_by_workers(ray_session, tmp_path):
+    numbers = ray.data.from_numpy(np.arange(1000))
+    streams = {part: numbers.map_batches(_rows, fn_args=[getattr(PARTS, part)]) for part in ("train", "validation")}
+    streams["validation"] = streams["validation"].limit(400)
+    spec = spec_of(num_workers=2, learning_rate=0.01)
+    outcome, weights = train_on_workers(streams, PLAN, spec, Checkpoints.of(str(tmp_path / "run"), PLAN, spec), None)
+    assert [line["epoch"] for line in outcome.history] == [1, 2, 3, 4]
+    assert outcome.validation["rows"] == 400
+    assert outcome.validation["auc"] > 0.9
+    trained = Network.from_safetensors(weights, PLAN, spec.model)
+    scores = trained.score(*(torch.from_numpy(matrix) for matrix in PARTS.validation.features))
+    assert evaluate("binary", scores, PARTS.validation.target)["auc"] > 0.9
+
+
+@pytest.mark.ray
+@pytest.mark.slow  # a worker's UserError must come back as one, and at once: Ray would try it three times more
+def test_a_mistake_found_by_workers_is_told_as_one(ray_session, tmp_path):
+    with pytest.raises(UserError, match="diverged in epoch 1"):
+        train(PARTS, PLAN, spec_of(num_workers=1, learning_rate=1e30), Workspace(str(tmp_path)), "one")
+
+
 def _rows(batch, part):
-    index = batch["data"]
+    index = batch["data"] % len(part.target)
     return {
         "number": part.features.number[index],
         "category": part.features.category[index],
