@@ -1,9 +1,13 @@
 """What the documents point at is there."""
 
+import importlib
 import re
+import typing
 from pathlib import Path
 
 import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -25,3 +29,20 @@ def test_every_room_has_its_place_in_the_architecture():
         path.stem for path in (ROOT / "app").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
     }
     assert rooms - {"__init__"} <= set(re.findall(r"\w+", text))
+
+
+def test_every_file_has_its_place_in_the_readmes_tree():
+    tree = (ROOT / "README.md").read_text().partition("```text")[2].partition("```")[0]
+    folders = {"declaration", "spec", "monitor"}  # described as a whole
+    files = {path for path in (ROOT / "app").rglob("*.py") if path.parent.name not in folders}
+    lost = [str(path.relative_to(ROOT)) for path in files if path.name not in tree and path.name != "__init__.py"]
+    assert not lost
+
+
+def test_the_serve_config_names_what_is_there():
+    config = yaml.safe_load((ROOT / "cluster/serve.yaml").read_text())
+    for application in ServeDeploySchema.model_validate(config).applications:
+        module, _, name = application.import_path.partition(":")
+        builder = getattr(importlib.import_module(module), name)
+        arguments = next(iter(typing.get_type_hints(builder).values()))
+        assert arguments.model_validate(application.args).bundle.startswith("s3://")
