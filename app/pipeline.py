@@ -33,7 +33,7 @@ from app.training.latency import measure_latency
 from app.training.loader import Parts
 from app.training.progress import show_epochs
 from app.training.trainer import Trained, train
-from app.workspace import Workspace
+from app.workspace import Workspace, join, read_bytes
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,8 @@ def train_version(
         with watch("register"):
             bundle = open_bundle(write(workspace.uri(spec.name, "bundles"), contents))
             tracked.log_metrics(contents.network.overall)
-            tracked.log_files({"card.md": bundle.card.encode()})
+            shown = [path for path in bundle.paths if path.endswith((".md", ".png"))]
+            tracked.log_files({path: read_bytes(join(bundle.uri, path)) for path in shown})
             tracked.describe(bundle.card)
             version = versions.register(bundle.uri, tracked.id, prepared.fingerprint, reason)
         with watch("gate"):

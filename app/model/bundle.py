@@ -73,6 +73,7 @@ class Bundle:
     name: str
     version_id: str
     size_bytes: int
+    paths: tuple[str, ...]
     onnx: bytes
     weights: bytes
     plan: FeaturePlan
@@ -128,6 +129,7 @@ def open_bundle(uri: str) -> Bundle:
         name=manifest.name,
         version_id=manifest.version_id,
         size_bytes=sum(len(data) for data in files.values()),
+        paths=tuple(sorted(files)),
         onnx=files["model.onnx"],
         weights=files["weights.safetensors"],
         plan=plan,

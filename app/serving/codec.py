@@ -14,6 +14,8 @@ from app.serving.problems import Problem
 from app.types import Features, NumberMatrix, Scores
 
 ID = "id"
+ID_LENGTH = 256
+"""Most characters of a row's id."""
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -107,7 +109,9 @@ class Fields:
         for category in self.plan.category:
             if category.name == name:
                 return category.kind if category.required else f"{category.kind} or null"
-        return "text, whole number or null" if name in self.extras else None
+        return (
+            f"text of up to {ID_LENGTH} characters, whole number of 64 bits, or null" if name in self.extras else None
+        )
 
     def limits(self, name: str | None) -> str | None:
         """Say which values a field allows beyond its kind, in words."""
@@ -119,7 +123,9 @@ class Fields:
         for category in self.plan.category:
             if category.name == name and category.values is not None:
                 return ", ".join(map(repr, category.values))
-        return None
+            if category.name == name and category.kind == "integer":
+                return "a whole number of 64 bits"
+        return self.kind(name) if name in self.extras else None
 
     # ---- refusals, the same words for every format -------------------------------------------------------
 

@@ -16,7 +16,6 @@ from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig, BackpressureConfig, HTTPOptions
 from ray.serve.schema import LoggingConfig
 
-import app
 from app.model.bundle import open_bundle
 from app.serving.endpoint import Endpoint, Loaded
 from app.spec import Spec
@@ -98,7 +97,7 @@ def build_app(args: ServiceArgs) -> Application:
 def _code_version(spec: Spec) -> str:
     """Name the code and the declaration: while both stay, another bundle is swapped in without a new replica."""
     digest = hashlib.sha256(spec.model_dump_json().encode())
-    for path in sorted(Path(app.__file__).parent.rglob("*.py")):
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

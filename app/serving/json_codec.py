@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from app.data.features import CategoryColumn, NumberColumn
-from app.serving.codec import FLOAT32_MAX, Batch, Fields
+from app.serving.codec import FLOAT32_MAX, ID_LENGTH, Batch, Fields
 from app.serving.identifiers import uuid7, uuid7_array
 from app.serving.problems import Problem
 from app.types import UNSEEN_ID, CategoryMatrix, Features, Scores
@@ -27,8 +27,9 @@ _ITEM = re.compile(r"(.*)\[(\d+)\]")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`")
 _MISSING = re.compile(r"Object missing required field `(.*?)`")
 _WRONG_TYPE = re.compile(r"Expected `.*?`, got `(.*?)`")
-_KINDS: dict[str, Any] = {"string": str, "integer": int, "boolean": bool}
-_Identifier = str | int | None
+_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_KINDS: dict[str, Any] = {"string": str, "integer": _Int64, "boolean": bool}
+_Identifier = Annotated[str, msgspec.Meta(max_length=ID_LENGTH)] | _Int64 | None
 
 
 class JsonCodec:

@@ -6,7 +6,7 @@ from typing import Any
 
 from app.data.features import CategoryColumn, NumberColumn
 from app.serving.arrow_codec import ArrowCodec
-from app.serving.codec import FLOAT32_MAX, Fields
+from app.serving.codec import FLOAT32_MAX, ID_LENGTH, Fields
 from app.serving.json_codec import JsonCodec
 from app.serving.problems import CONTENT_TYPE
 from app.spec import Spec
@@ -101,7 +101,9 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _row(fields: Fields) -> dict[str, Any]:
-    identifier = {"anyOf": [{"type": "string"}, {"type": "integer", **_INT64}, {"type": "null"}]}
+    identifier = {
+        "anyOf": [{"type": "string", "maxLength": ID_LENGTH}, {"type": "integer", **_INT64}, {"type": "null"}]
+    }
     return {
         "type": "object",
         "properties": {

@@ -124,6 +124,9 @@ def test_a_row_becomes_numbers_with_nan_and_ids_into_the_vocabulary() -> None:
         ({"night": 1}, 422, "wrong-type", ("'night'", "boolean or null")),
         ({"tmep": 1}, 422, "unknown-field", ("row 1", "'tmep'", "temp")),
         ({"flight": 1.5}, 422, "wrong-type", ("'flight'",)),
+        ({"flight": 2**63}, 422, "not-allowed", ("'flight'", "64 bits")),
+        ({"id": "x" * 257}, 422, "not-allowed", ("'id'", "256 characters")),
+        ({"gate": 2**63}, 422, "not-allowed", ("'gate'", "64 bits")),
     ],
 )
 def test_a_wrong_value_is_refused_with_row_field_found_and_allowed(

@@ -37,7 +37,7 @@ def beyond_schema(answer: Response) -> bool:
     problem = answer.json()
     return problem["type"].endswith("uneven-columns") or (
         problem["type"].endswith("wrong-type")
-        and isinstance(problem["found"], float)
+        and isinstance(problem.get("found"), float)
         and problem["found"].is_integer()
     )
 
