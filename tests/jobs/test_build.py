@@ -1,0 +1,35 @@
+"""An example's table is built once, by its own script, and nothing else is touched."""
+
+from pathlib import Path
+
+from app.declaration import read
+from jobs.build import build_table
+
+SCRIPT = """
+import sys
+from pathlib import Path
+
+assert len(sys.argv) == 1, "the script takes its defaults"
+table = Path(__file__).parent / "table.csv"
+table.write_text(f"built {table.exists()}")
+"""
+
+
+def test_a_missing_table_is_built_by_the_script_beside_the_declaration_and_a_present_one_is_left(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "some.yaml"
+    path.write_text("name: some\ntask: {target: t}\ndata: {source: table.csv}\n")
+    (tmp_path / "build.py").write_text(SCRIPT)
+    before = path.read_bytes()
+    for _ in range(2):
+        build_table(read(path))
+        assert (tmp_path / "table.csv").read_text() == "built False"
+    assert path.read_bytes() == before
+
+
+def test_without_a_script_nothing_happens(tmp_path: Path) -> None:
+    path = tmp_path / "some.yaml"
+    path.write_text("name: some\ntask: {target: t}\ndata: {source: table.csv}\n")
+    build_table(read(path))
+    assert list(tmp_path.iterdir()) == [path]
