@@ -133,8 +133,11 @@ def _report(
 
 
 def _mean(months: dict[str, dict[str, float]]) -> dict[str, float]:
-    names = [name for name in next(iter(months.values()), {}) if name != "rows"]
-    return {name: float(np.mean([month[name] for month in months.values()])) for name in names}
+    """Return the mean over months; a sliver of one, such as the last evening of the year in UTC, does not count."""
+    rows = sum(month["rows"] for month in months.values())
+    whole = [month for month in months.values() if month["rows"] >= rows / 100]
+    names = [name for name in next(iter(whole), {}) if name != "rows"]
+    return {name: float(np.mean([month[name] for month in whole])) for name in names}
 
 
 def _tell(report: dict[str, Any]) -> None:
