@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ _STATE = Path(tempfile.mkdtemp(prefix="evt-"))
 def pytest_configure() -> None:
     """Set Ray's environment before anything imports Ray: it is read at import."""
     os.environ.update(settings(_STATE, local=True))
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # as when activated
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ.setdefault("MPLBACKEND", "Agg")
