@@ -122,16 +122,21 @@ def faults_of_input(
     for name, length in {"time": len(time) or rows, "position": len(position)}.items():
         if length != rows:
             yield f"{length} values of {name} for {rows} rows"
-    if slice_names and slices is None:
-        yield f"no columns were given for the declared slices {list(slice_names)}"
-    if slices is not None:
-        if slices.num_rows != rows:
-            yield f"{slices.num_rows} rows of slices for {rows} rows"
-        for name in slice_names:
-            if name not in slices.column_names:
-                yield f"the declared slice {name!r} is not among the columns {slices.column_names}"
+    if slice_names:
+        yield from _faults_of_slices(slices, slice_names, rows)
     for role, array in scores.items():
         yield from _faults_of_scores(task, role, array, target)
+
+
+def _faults_of_slices(slices: pa.Table | None, names: Sequence[str], rows: int) -> Iterator[str]:
+    if slices is None:
+        yield f"no columns were given for the declared slices {list(names)}"
+        return
+    for name in names:
+        if name not in slices.column_names:
+            yield f"the declared slice {name!r} is not among the columns {slices.column_names}"
+    if slices.num_rows != rows:
+        yield f"{slices.num_rows} rows of slices for {rows} rows"
 
 
 def _faults_of_scores(task: TaskType, role: str, scores: Scores, target: Targets) -> Iterator[str]:

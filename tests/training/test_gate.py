@@ -250,6 +250,11 @@ def test_slices_that_do_not_fit_are_refused():
     assert "10 rows of slices for 6000 rows" in refusals(short)
 
 
+def test_where_no_slice_is_declared_a_table_without_columns_is_no_fault():
+    stream = Stream()
+    assert trial(stream.scores(0.1), stream.scores(0.8), stream, slices=pa.table({})).passed
+
+
 @pytest.mark.parametrize(
     ("limit", "message"),
     [
