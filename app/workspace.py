@@ -23,6 +23,7 @@ from app.types import UserError
 
 ENVIRONMENT = "EVERTRUE_WORKSPACE"
 
+_SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray tells a submitted job's driver about itself in it
 _SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss")
 _ALLOWED = "allowed: a path, file:///, s3://, gs://, abfss://"
 
@@ -35,11 +36,14 @@ class Workspace:
 
     @staticmethod
     def open(root: str | None = None) -> "Workspace":
-        """Open `root`, or $EVERTRUE_WORKSPACE, or ./workspace; local folders are made when missing.
+        """Open `root`, or $EVERTRUE_WORKSPACE, or the default; local folders are made when missing.
+
+        The default is ./workspace; for a submitted job, whose folder goes away with it, ~/evertrue of its node.
 
         Raises UserError for an unknown scheme and for a local folder that cannot be made.
         """
-        root = root or os.environ.get(ENVIRONMENT) or "workspace"
+        default = "~/evertrue" if _SUBMITTED in os.environ else "workspace"
+        root = root or os.environ.get(ENVIRONMENT) or default
         scheme, _ = _split_scheme(root)
         if scheme is None and re.match(r"[A-Za-z][A-Za-z0-9]+:", root):
             raise UserError(f"workspace {root!r} is neither a path nor a URI; {_ALLOWED}")

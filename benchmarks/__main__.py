@@ -1,11 +1,11 @@
-"""Run the comparisons in turn: `python -m benchmarks [serve] [data] [train] [--quick]`; all of them by default."""
+"""Run the comparisons in turn: `python -m benchmarks [serve] [serve.batching] [data] [train] [gate] [--quick]`; all of them by default."""
 
 import argparse
 import subprocess
 import sys
 from pathlib import Path
 
-PARTS = ("serve", "data", "train")
+PARTS = ("serve", "serve.batching", "data", "train", "gate")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -6,11 +6,13 @@ from app.cluster import connect
 from app.data.prepare import prepare
 from app.declaration import Declaration
 from app.workspace import Workspace
+from jobs.build import build_table
 from jobs.command import main
 
 
 def prepare_table(declaration: Declaration, workspace: Workspace, _: argparse.Namespace) -> None:
     """Prepare, and print the counts."""
+    build_table(declaration)
     connect()
     prepared = prepare(declaration, workspace)
     print(f"{prepared.rows:,} rows kept, {sum(prepared.quarantined.values()):,} in quarantine")

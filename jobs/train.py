@@ -6,11 +6,13 @@ from app.cluster import connect
 from app.declaration import Declaration
 from app.pipeline import train_version
 from app.workspace import Workspace
+from jobs.build import build_table
 from jobs.command import main
 
 
 def train(declaration: Declaration, workspace: Workspace, arguments: argparse.Namespace) -> None:
     """Go the way of one row up to the registry."""
+    build_table(declaration)
     connect()
     version = train_version(declaration, workspace, arguments.run)
     print(f"version {version.number}: {version.bundle}")

@@ -181,3 +181,12 @@ def test_a_process_killed_before_the_last_step_leaves_the_old_file_whole(tmp_pat
     assert read_bytes(uri) == b"old"
     write_bytes(uri, b"newer")
     assert read_bytes(uri) == b"newer"
+
+
+def test_a_submitted_job_keeps_its_results_outside_of_its_own_folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("EVERTRUE_WORKSPACE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert Workspace.open().root == str(tmp_path / "workspace")
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert Workspace.open().root == str(tmp_path / "home" / "evertrue")
