@@ -30,7 +30,8 @@ def settings(state: Path, *, local: bool) -> dict[str, str]:
     chosen = {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # user code on the main loop, buffered logs, direct ingress
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "app.serving.ingress:middlewares",
-        "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",  # Serve's own figures, ten times a second otherwise
+        # Serve works off what it has counted in one go, on the loop that answers: little at a time halves the p99.
+        "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "25",
         "RAY_worker_niceness": "0",  # workers run at 15 otherwise: behind everything else on the machine
         "RAY_usage_stats_enabled": "0",
         "OMP_NUM_THREADS": "1",
