@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from app.spec import Duration, Moment, Spec, write_duration
+from app.spec import Duration, Moment, Spec, Train, write_duration
 
 SMALLEST: dict[str, Any] = {"name": "flights", "task": {"target": "late"}, "data": {"source": "flights.parquet"}}
 
@@ -172,3 +172,9 @@ def test_the_dump_writes_every_default_out_and_reads_back() -> None:
     assert dump["gate"]["max_latency"] == "20ms"
     assert dump["data"]["split"]["gap"] == "0s"
     assert Spec.model_validate(dump) == spec
+
+
+@pytest.mark.parametrize(("rows", "of_step"), [(0, 32), (1_000, 32), (10_000, 250), (1_000_000, 1024)])
+def test_left_alone_the_batch_is_a_fortieth_of_the_rows_within_bounds(rows, of_step):
+    assert Train().rows_of_step(rows) == of_step
+    assert Train(batch_size=7).rows_of_step(rows) == 7

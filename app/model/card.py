@@ -158,7 +158,7 @@ def _network(contents: Contents) -> Iterator[str]:
     lines = [
         f"{model.depth} hidden layers of {model.width}, dropout {model.dropout:g}; embeddings of size "
         f"{model.number_embedding} for numbers, at most {model.category_embedding} for categories",
-        f"{len(contents.history)} epochs of batches of {train.batch_size:,}, learning rate {train.learning_rate:g}, "
+        f"{len(contents.history)} epochs of batches of {train.rows_of_step(contents.plan.rows):,}, learning rate {train.learning_rate:g}, "
         f"weight decay {train.weight_decay:g}, seed {train.seed}",
         f"graph {len(contents.onnx) / 1e6:.2f} MB, weights {len(contents.weights) / 1e6:.2f} MB",
         ", ".join(f"{name} {version}" for name, version in origin.libraries.items()),

@@ -71,8 +71,9 @@ class Spec(Section):
             yield ("data", "split", "train_from"), "must be before train_until"
         workers = self.train.num_workers
         most = workers.max if isinstance(workers, Workers) else workers
-        if self.train.batch_size < most:
-            yield ("train", "batch_size"), f"{self.train.batch_size} rows cannot be shared by {most} workers"
+        batch_size = self.train.batch_size
+        if batch_size != "auto" and batch_size < most:
+            yield ("train", "batch_size"), f"{batch_size} rows cannot be shared by {most} workers"
 
     def dump(self) -> dict[str, Any]:
         """Return the declaration as plain JSON values, every default written out."""

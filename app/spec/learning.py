@@ -41,7 +41,11 @@ class Train(Section):
     """How the network is trained."""
 
     epochs: int = Field(20, ge=1, le=1_000_000, description="Most passes over the training rows.")
-    batch_size: int = Field(1024, ge=2, le=16_777_216, description="Rows of one step, over all workers together.")
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=2, le=16_777_216)] = Field(
+        "auto",
+        description="Rows of one step, over all workers together; `auto` is a fortieth of the training rows, "
+        "from 32 to 1024, so that a small table takes steps enough to learn from.",
+    )
     learning_rate: float = Field(0.001, gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW.")
     warmup: float = Field(0.05, ge=0, lt=1, description="Fraction of all steps in which the rate rises to its peak.")
@@ -63,6 +67,12 @@ class Train(Section):
     )
     max_failures: int = Field(3, ge=0, description="Times a run resumes after a lost worker.")
     baseline: bool = Field(True, description="Also train LightGBM on the same features, and report both.")
+
+    def rows_of_step(self, rows: int) -> int:
+        """Return the rows of one step of a training on `rows` rows."""
+        if self.batch_size != "auto":
+            return self.batch_size
+        return min(max(rows // 40, 32), 1024)
 
 
 class Tune(Section):

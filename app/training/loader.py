@@ -181,8 +181,9 @@ class Parts(NamedTuple):
 
     def loaders(self, settings: Train, ranks: Ranks) -> tuple[Loader, Loader]:
         """Return a rank's loaders of both parts."""
+        batch_size = settings.rows_of_step(len(self.train.target))
         train, validation = (
-            MemoryLoader(part.features, part.target, settings.batch_size, settings.seed, ranks) for part in self
+            MemoryLoader(part.features, part.target, batch_size, settings.seed, ranks) for part in self
         )
         return train, validation
 
@@ -197,8 +198,8 @@ class Streams(NamedTuple):
 
     def loaders(self, settings: Train, ranks: Ranks) -> tuple[Loader, Loader]:
         """Return a rank's loaders of both parts."""
+        batch_size = settings.rows_of_step(self.rows)
         train, validation = (
-            StreamLoader(part, self.rows, settings.batch_size, settings.seed, ranks)
-            for part in (self.train, self.validation)
+            StreamLoader(part, self.rows, batch_size, settings.seed, ranks) for part in (self.train, self.validation)
         )
         return train, validation

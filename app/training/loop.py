@@ -154,7 +154,7 @@ class _Training:
         """Return mean loss and number of the epoch's rows over all ranks, and the last step's rate."""
         torch.manual_seed(int(_seeds(self._settings.seed, epoch, self._ranks.index)))
         self._network.train()
-        in_epoch = math.ceil(self._train.rows / self._settings.batch_size)
+        in_epoch = math.ceil(self._train.rows / self._settings.rows_of_step(self._train.rows))
         loss_sum = torch.zeros((), device=self._ranks.device)
         rows, rate = 0, 0.0
         for step, batch in enumerate(self._train.shuffled(epoch), start=epoch * in_epoch):

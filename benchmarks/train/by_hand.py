@@ -25,7 +25,7 @@ def rows_per_second(network: Network, examples: Examples, settings: Train, devic
     seconds = []
     for _ in range(settings.epochs):
         begin = time.perf_counter()
-        for index in torch.randperm(len(target), device=device).split(settings.batch_size):
+        for index in torch.randperm(len(target), device=device).split(settings.rows_of_step(len(target))):
             with half:
                 logits = network(number[index], category[index])
             loss = network.loss(logits.float(), target[index])

@@ -56,7 +56,8 @@ def fit(settings, task="binary", model=MODEL, ranks=None, checkpoints=None, on_e
     network = network_of(plan, model)
     train = train or rows_of(task, 1)
     loaders = [
-        MemoryLoader(*part, settings.batch_size, settings.seed, ranks) for part in (train, rows_of(task, 2, 500))
+        MemoryLoader(*part, settings.rows_of_step(len(train[1])), settings.seed, ranks)
+        for part in (train, rows_of(task, 2, 500))
     ]
     return network, train_one(network, *loaders, settings, ranks, checkpoints, on_epoch)
 

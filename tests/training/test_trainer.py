@@ -1,5 +1,6 @@
 """Training in the driver and on Ray's workers is one and the same, whatever gets killed on the way."""
 
+import math
 import os
 import signal
 
@@ -14,7 +15,7 @@ from app.model.network import Network
 from app.spec import Spec
 from app.training.checkpoint import Checkpoints
 from app.training.loader import Parts, StreamLoader
-from app.training.loop import new_network, train_one
+from app.training.loop import learning_rate, new_network, train_one
 from app.training.metrics import evaluate
 from app.training.progress import show_epochs
 from app.training.resources import workers_use_gpu
@@ -78,6 +79,14 @@ def test_training_in_the_driver_gives_a_calibrated_network_ready_to_score(tmp_pa
     assert trained.validation["rows"] == 500
     assert trained.seconds > sum(line["seconds"] for line in trained.history)
     assert torch.get_num_threads() == threads
+
+
+def test_the_batch_left_to_the_rows_gives_steps_and_schedule_alike(tmp_path):
+    spec = spec_of(batch_size="auto", warmup=0, patience=100)
+    trained = train(PARTS, PLAN, spec, Workspace(str(tmp_path)), "auto")
+    steps = 4 * math.ceil(1001 / 32)
+    last = learning_rate(spec.train, steps - 1, steps)
+    assert trained.history[-1]["learning_rate"] == last < 1e-2 * spec.train.learning_rate
 
 
 def test_the_same_run_id_goes_on_and_another_starts_anew(tmp_path):
