@@ -186,9 +186,9 @@ def _contract(spec: Spec, fragments: Sequence[Fragment]) -> Contract:
     if spec.features is None:
         chosen = [fragments[number] for number in sorted({0, len(fragments) // 2, len(fragments) - 1})]
         pieces = [next(read(fragment, schema=schema), None) for fragment in chosen]
-        sample = pa.concat_tables(
-            [piece[1].slice(0, SAMPLE_ROWS) for piece in pieces if piece is not None] or [schema.empty_table()]
-        )
+        found = [piece[1].slice(0, SAMPLE_ROWS) for piece in pieces if piece is not None]
+        # a file without rows proves nothing about its columns; that all are so is told when they have been read
+        sample = pa.concat_tables(found) if any(piece.num_rows for piece in found) else None
     if any(fragment.format in ("csv", "jsonl") for fragment in fragments):
         # text that begins with whole numbers may go on with others: features need not tell them apart
         numbers = {n for n, f in resolve_features(spec, schema, sample).features.items() if f.type == "number"}

@@ -280,9 +280,12 @@ def test_a_declared_feature_without_a_value_is_kept(tmp_path: Path, workspace: W
     assert rows_of(prepared).column("x").null_count == ROWS
 
 
-def test_a_csv_with_only_a_header_is_an_empty_table(tmp_path: Path, workspace: Workspace) -> None:
+@pytest.mark.parametrize("features", [{"x": "number"}, None])
+def test_a_csv_with_only_a_header_is_an_empty_table(
+    tmp_path: Path, workspace: Workspace, features: dict[str, str] | None
+) -> None:
     (tmp_path / "t.csv").write_text("x,y\n")
-    declared = declare(tmp_path, data={"source": "t.csv", "key": None, "time": None}, features={"x": "number"})
+    declared = declare(tmp_path, data={"source": "t.csv", "key": None, "time": None}, features=features)
     assert fails(declared, workspace) == "the table is empty: its files hold no rows"
 
 
