@@ -40,13 +40,15 @@ class Workspace:
 
         The default is ./workspace; for a submitted job, whose folder goes away with it, ~/evertrue of its node.
 
-        Raises UserError for an unknown scheme and for a local folder that cannot be made.
+        Raises UserError for an unknown scheme and for a local folder that cannot be made or written to.
         """
         default = "~/evertrue" if _SUBMITTED in os.environ else "workspace"
         root = root or os.environ.get(ENVIRONMENT) or default
         scheme, _ = _split_scheme(root)
         if scheme is None and re.match(r"[A-Za-z][A-Za-z0-9]+:", root):
             raise UserError(f"workspace {root!r} is neither a path nor a URI; {_ALLOWED}")
+        if scheme is not None and scheme not in _SCHEMES:
+            raise UserError(f"workspace {root!r} cannot be opened: unknown scheme {scheme}://; {_ALLOWED}")
         if scheme not in (None, "file"):
             return Workspace(root)
         path = resolve(root)[1]
@@ -54,6 +56,8 @@ class Workspace:
             Path(path).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"workspace {path!r} cannot be made: {error.strerror}") from error
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise UserError(f"workspace {path!r} is read-only; allowed: a folder that this user may write to")
         return Workspace(path)
 
     def uri(self, *parts: str) -> str:

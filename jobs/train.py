@@ -19,6 +19,13 @@ def train(declaration: Declaration, workspace: Workspace, arguments: argparse.Na
     print(f"{'passed' if version.verdict.passed else 'refused by'} the gate:")
     for reason in version.verdict.reasons:
         print(f"  {reason}")
+    name = f"{declaration.spec.name}/{version.number}"
+    if version.promoted:
+        print(f"{name} is champion now")
+    elif version.verdict.passed:
+        print(f"{name} stays challenger, for rollout.promote is manual")
+    else:
+        print(f"{name} stays challenger; jobs.deploy and jobs.predict take it by --version {version.number}")
 
 
 def _extend(parser: argparse.ArgumentParser) -> None:

@@ -126,6 +126,19 @@ def test_an_address_that_leads_nowhere_is_the_users_error(uri: str, said: str) -
         resolve(uri)
 
 
+def test_a_workspace_of_an_unknown_scheme_is_refused_when_it_is_opened() -> None:
+    with pytest.raises(UserError, match="workspace 'weird://x' cannot be opened: unknown scheme weird://; allowed"):
+        Workspace.open("weird://x")
+
+
+def test_a_workspace_nobody_may_write_to_is_refused_when_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: mode & os.W_OK == 0)  # as root, no folder would be so
+    with pytest.raises(UserError, match="is read-only"):
+        Workspace.open(str(tmp_path))
+
+
 def test_what_was_written_is_read_whatever_its_bytes(tmp_path: Path) -> None:
     uri = str(tmp_path / "new" / "folder" / "file")
     for data in (b"", b"\x00\xff" * 1000, b"shorter"):
