@@ -1,6 +1,7 @@
 """Names for rows that come without one: UUIDv7 (RFC 9562), sorted by time, made many at once."""
 
 import os
+import random
 import time
 
 import numpy as np
@@ -12,7 +13,7 @@ _GROUPS = ((0, 8), (9, 13), (14, 18), (19, 23), (24, 36))  # where the hexadecim
 
 def uuid7() -> str:
     """Return one UUIDv7: 48 bits of milliseconds, 74 random bits."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
+    value = (time.time_ns() // 1_000_000) << 80 | random.getrandbits(80)
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     text = f"{value:032x}"

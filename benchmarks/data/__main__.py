@@ -1,0 +1,78 @@
+"""Measure fit and transform in turn with their peers: `python -m benchmarks.data [--quick] [--rows N] [--rounds N]`."""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+from importlib.metadata import version
+from pathlib import Path
+
+from app import cluster
+from app.data.fit import fit
+from benchmarks.data import contenders
+from benchmarks.data.meter import cost, peak_megabytes
+from benchmarks.data.report import write
+from benchmarks.data.table import Table, build
+
+CACHE = Path("workspace/benchmarks/data")
+MEMORY_ROWS = (4_000_000, 16_000_000)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, and write table, plot and raw figures."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few rows: to see that all runs")
+    parser.add_argument("--rows", type=int, default=8_000_000, help="rows to time (8 million)")
+    parser.add_argument("--rounds", type=int, default=3, help="alternating rounds (3)")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parents[1] / "results")
+    options = parser.parse_args(arguments)
+    rows, sizes = (200_000, (100_000, 200_000)) if options.quick else (options.rows, MEMORY_ROWS)
+    table = build(CACHE, rows)
+    cluster.connect()
+    plan = fit(contenders.prepared(table), contenders.SPEC)  # also warms the workers
+    contestants = {
+        "scan": contenders.scan(table),
+        "fit": contenders.our_fit(table),
+        "fit, polars": contenders.polars_fit(table),
+        "fit, DuckDB": contenders.duckdb_fit(table),
+        "transform": contenders.our_transform(table, plan),
+        "transform, polars": contenders.polars_transform(table, plan),
+        "transform, DuckDB": contenders.duckdb_transform(table, plan),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    walls: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(options.rounds):
+        for name, work in contestants.items():
+            spent = cost(work)
+            seconds[name].append(spent.cpu)
+            walls[name].append(spent.wall)
+            print(f"round {number + 1}  {name:<18} {rows / spent.cpu / 1e6:6.2f} M rows a CPU second", flush=True)
+    memory = {size: _memory(build(CACHE, size)) for size in sizes}
+    for size, found in memory.items():
+        print(f"{size / 1e6:g} M rows:", *(f"{name} {most:,.0f} MB" for name, most in found.items()), flush=True)
+    figures = {
+        "machine": {
+            "processor": f"{os.cpu_count()} cores, {platform.machine()}",
+            "versions": ", ".join(f"{name} {version(name)}" for name in ("ray", "pyarrow", "polars", "duckdb")),
+        },
+        "source": table.source,
+        "rows": rows,
+        "cpu_seconds": seconds,
+        "wall_seconds": walls,
+        "peak_megabytes": {str(size): found for size, found in memory.items()},
+    }
+    options.results.mkdir(parents=True, exist_ok=True)
+    (options.results / "data.json").write_text(json.dumps(figures, indent=1))
+    write(figures, options.results)
+
+
+def _memory(table: Table) -> dict[str, float]:
+    """Return the peak of each of ours, the median of three runs: workers give memory back when they like."""
+    plan = fit(contenders.prepared(table), contenders.SPEC)
+    works = {"fit": contenders.our_fit(table), "transform": contenders.our_transform(table, plan)}
+    return {name: statistics.median(peak_megabytes(work) for _ in range(3)) for name, work in works.items()}
+
+
+if __name__ == "__main__":
+    main()
