@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from app.data.contract import Contract
 from app.data.features import FeaturePlan
-from app.data.sources import Fragment, list_fragments, read, read_schema
+from app.data.files import list_files
+from app.data.sources import Fragment, fragments_of, read, read_schema
 from app.model.bundle import open_bundle
 from app.serving.arrow_codec import predictions
 from app.spec import CategoryFeature, Data, NumberFeature
@@ -37,18 +38,26 @@ def predict_table(bundle_uri: str, model: str, source: str, base: Path, out: str
     `out/part-*.parquet` hold the key (or `row`, the row's place in the table), score, label and, for multiclass,
     scores; `out/rejected-*.parquet` the rows that broke the contract, with the reason. The manifest comes last: a
     second call with the same bundle and source finds it and does nothing. Raises UserError for tables that cannot
-    be read or lack a feature, and when `out` holds other predictions.
+    be read or lack a feature, and when `out` holds other predictions, such as those of a table that has changed since.
     """
     import ray.data
 
-    asked = {"model": model, "bundle": bundle_uri, "source": source}
+    files = list_files(Data(source=source), base)
+    asked = {
+        "model": model,
+        "bundle": bundle_uri,
+        "source": source,
+        "files": [[file.uri, file.size, file.modified_ns] for file in files],
+    }
     manifest = join(out, _MANIFEST)
     if exists(manifest):
         found = json.loads(read_bytes(manifest))
-        if {name: found[name] for name in asked} != asked:
-            raise UserError(f"{out} holds predictions of {found['model']} for {found['source']}; name another folder")
+        if {name: found.get(name) for name in asked} != asked:
+            raise UserError(
+                f"{out} holds predictions of {found['model']} for {found['source']} as it was then; name another folder"
+            )
         return Predicted(found["rows"], found["rejected"])
-    fragments = list_fragments(Data(source=source), base)
+    fragments = fragments_of(files)
     scorer = _Scorer(bundle_uri, read_schema(fragments), out, use_gpu)  # what is wrong with the table is wrong here
     items = [{"number": i, "fragment": json.dumps(asdict(fragment))} for i, fragment in enumerate(fragments)]
     workers = min(len(items), max(1, int(ray.cluster_resources().get("CPU", 1))))  # type: ignore[no-untyped-call]

@@ -111,6 +111,9 @@ def test_batch_prediction_sets_aside_what_breaks_the_contract_and_is_done_once(
     assert not Path(out, "part-00000.parquet").exists()  # nothing was done again
     with pytest.raises(UserError, match=r"holds predictions of rides/1"):
         predict_table(trained.bundle, "rides/2", "new.parquet", tmp_path, out)
+    pq.write_table(pa.Table.from_pylist(rows[:1]), tmp_path / "new.parquet")
+    with pytest.raises(UserError, match=r"for new.parquet as it was then; name another folder"):
+        predict_table(trained.bundle, "rides/1", "new.parquet", tmp_path, out)
     pq.write_table(
         pa.Table.from_pylist([{"distance": 1.0, "zone": "north", "rain": False}]), tmp_path / "less.parquet"
     )
