@@ -70,10 +70,10 @@ def _loopback_statistics(state: Path) -> dict[str, str]:
     }
 
 
-def connect(num_cpus: int | None = None) -> None:
+def connect(num_cpus: int | None = None, object_store_memory: int | None = None) -> None:
     """Join the cluster this process belongs to (a submitted job, or $RAY_ADDRESS), or start one on loopback.
 
-    A cluster started here ends with this process. Its parts authenticate each other by Ray's token, which is
+    A cluster started here ends with this process; its CPUs and its object store (bytes) are Ray's choice unless given. Its parts authenticate each other by Ray's token, which is
     made when there is none ($RAY_AUTH_MODE and $RAY_AUTH_TOKEN_PATH say otherwise).
     """
     joins = "RAY_ADDRESS" in os.environ
@@ -88,6 +88,7 @@ def connect(num_cpus: int | None = None) -> None:
     else:
         ray.init(
             num_cpus=num_cpus,
+            object_store_memory=object_store_memory,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.WARNING,

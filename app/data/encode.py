@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from app.data.prepare import Prepared
 
 _THREADS = 2
+_BLOCK_BYTES = 32 << 20
+_BLOCKS_AHEAD = 8
+"""Blocks of encoded rows that may wait for whoever takes them: else a slow taker lets them fill the object store."""
 
 
 class Examples(NamedTuple):
@@ -41,7 +44,11 @@ def dataset(prepared: "Prepared", plan: FeaturePlan, part: str, unlabelled: bool
     int64. Rows without a label are left out, unless `unlabelled`: then their target is NaN.
     """
     encode = partial(_encode_block, prepared=without_fragments(prepared), plan=plan, part=part, unlabelled=unlabelled)
-    return tasks(prepared).map_batches(encode, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
+    found = tasks(prepared).map_batches(encode, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
+    found.context.target_max_block_size = _BLOCK_BYTES
+    limits = found.context.execution_options.resource_limits
+    found.context.execution_options.resource_limits = limits.copy(object_store_memory=_BLOCKS_AHEAD * _BLOCK_BYTES)
+    return found
 
 
 def load(prepared: "Prepared", plan: FeaturePlan, part: str, unlabelled: bool = False) -> Examples:

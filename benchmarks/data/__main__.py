@@ -4,18 +4,19 @@ import argparse
 import json
 import os
 import platform
-import statistics
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
 from app import cluster
 from app.data.fit import fit
 from benchmarks.data import contenders
-from benchmarks.data.meter import cost, peak_megabytes
+from benchmarks.data.memory import CACHE, WORKS
+from benchmarks.data.meter import cost
 from benchmarks.data.report import write
-from benchmarks.data.table import Table, build
+from benchmarks.data.table import build
 
-CACHE = Path("workspace/benchmarks/data")
 MEMORY_ROWS = (4_000_000, 16_000_000)
 
 
@@ -30,6 +31,8 @@ def main(arguments: list[str] | None = None) -> None:
     rows, sizes = (200_000, (100_000, 200_000)) if options.quick else (options.rows, MEMORY_ROWS)
     table = build(CACHE, rows)
     cluster.connect()
+    import ray
+
     plan = fit(contenders.prepared(table), contenders.SPEC)  # also warms the workers
     contestants = {
         "scan": contenders.scan(table),
@@ -48,7 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
             seconds[name].append(spent.cpu)
             walls[name].append(spent.wall)
             print(f"round {number + 1}  {name:<18} {rows / spent.cpu / 1e6:6.2f} M rows a CPU second", flush=True)
-    memory = {size: _memory(build(CACHE, size)) for size in sizes}
+    ray.shutdown()
+    memory = {size: _memory(size) for size in sizes}
     for size, found in memory.items():
         print(f"{size / 1e6:g} M rows:", *(f"{name} {most:,.0f} MB" for name, most in found.items()), flush=True)
     figures = {
@@ -67,11 +71,11 @@ def main(arguments: list[str] | None = None) -> None:
     write(figures, options.results)
 
 
-def _memory(table: Table) -> dict[str, float]:
-    """Return the peak of each of ours, the median of three runs: workers give memory back when they like."""
-    plan = fit(contenders.prepared(table), contenders.SPEC)
-    works = {"fit": contenders.our_fit(table), "transform": contenders.our_transform(table, plan)}
-    return {name: statistics.median(peak_megabytes(work) for _ in range(3)) for name, work in works.items()}
+def _memory(rows: int) -> dict[str, float]:
+    """Return the peak of each of ours, each on a cluster of its own: memory once taken is not always given back."""
+    command = [sys.executable, "-m", "benchmarks.data.memory", str(rows)]
+    done = {name: subprocess.run([*command, name], capture_output=True, text=True, check=True) for name in WORKS}
+    return {name: float(found.stdout.split()[-1]) for name, found in done.items()}
 
 
 if __name__ == "__main__":
