@@ -125,7 +125,7 @@ class Fields:
                 return ", ".join(map(repr, category.values))
             if category.name == name and category.kind == "integer":
                 return "a whole number of 64 bits"
-        return self.kind(name) if name in self.extras else None
+        return f"up to {ID_LENGTH} characters, or 64 bits" if name in self.extras else None
 
     # ---- refusals, the same words for every format -------------------------------------------------------
 

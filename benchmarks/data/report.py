@@ -37,7 +37,7 @@ def write(figures: dict[str, Any], folder: Path) -> None:
     memory: dict[str, dict[str, float]] = figures["peak_megabytes"]
     lines += [
         "",
-        "Peak memory of all processes beyond what a warm cluster holds, shared memory counted once; a fresh cluster each, with\nan object store of 400 MB, which 4 million encoded rows fill one and a half times and 16 million six times:",
+        "Peak memory of all processes beyond what a warm cluster holds, shared memory counted once; medians of three clusters, each with\nan object store of 400 MB, which 4 million encoded rows fill one and a half times and 16 million six times:",
         "",
         "| rows | fit | transform |",
         "| --- | --- | --- |",
