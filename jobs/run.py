@@ -16,6 +16,7 @@ from app.data.encode import load, read_columns
 from app.data.prepare import Prepared
 from app.declaration import Declaration
 from app.model.bundle import Bundle, open_bundle
+from app.model.contents import Evaluation
 from app.pipeline import Stopwatch, TrainedVersion, train_version
 from app.training.metrics import by_month, evaluate
 from app.types import Scores, UserError
@@ -108,6 +109,7 @@ def _report(
     test = load(version.prepared, bundle.plan, "test")
     task = bundle.plan.target.task
     months = by_month(task, served, test.target, test.time) if len(test.time) else {}
+    answered = Evaluation(evaluate(task, served, test.target), months)
     verdict = version.verdict
     return {
         "data": {"rows": version.prepared.rows, "quarantined": sum(version.prepared.quarantined.values())},
@@ -123,21 +125,13 @@ def _report(
         "requests": {"sent": client.sent, "failed": client.failed, "rows": client.rows},
         "decisions": [{"decision": "promote", "version": version.number, "evidence": verdict.reasons}],
         "served": {
-            "overall": evaluate(task, served, test.target),
-            "mean_of_months": _mean(months),
+            "overall": answered.overall,
+            "mean_of_months": answered.mean_of_months(),
             "months": months,
         },
-        "baseline": {"mean_of_months": _mean(version.baseline.by_month) if version.baseline else {}},
+        "baseline": {"mean_of_months": version.baseline.mean_of_months() if version.baseline else {}},
         "seconds": seconds,
     }
-
-
-def _mean(months: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Return the mean over months; a sliver of one, such as the last evening of the year in UTC, does not count."""
-    rows = sum(month["rows"] for month in months.values())
-    whole = [month for month in months.values() if month["rows"] >= rows / 100]
-    names = [name for name in next(iter(whole), {}) if name != "rows"]
-    return {name: float(np.mean([month[name] for month in whole])) for name in names}
 
 
 def _tell(report: dict[str, Any]) -> None:

@@ -66,7 +66,7 @@ def _figures(contents: Contents) -> Iterator[str]:
         for name, title in _TITLES.items()
         if name in contents.network.overall
     ]
-    means = [_means(side.by_month) for side in sides.values()]
+    means = [side.mean_of_months() for side in sides.values()]
     rows += [
         [f"{title}, mean over months", *(_figure(mean.get(name)) for mean in means)]
         for name, title in _TITLES.items()
@@ -171,14 +171,6 @@ def _network(contents: Contents) -> Iterator[str]:
 def _sides(contents: Contents) -> dict[str, Evaluation]:
     sides = {"network": contents.network}
     return sides | {"LightGBM": contents.baseline} if contents.baseline else sides
-
-
-def _means(groups: dict[str, Figures]) -> Figures:
-    """Return the mean of every figure that all of several groups have."""
-    if len(groups) < 2:
-        return {}
-    names = set.intersection(*(set(figures) for figures in groups.values()))
-    return {name: sum(figures[name] for figures in groups.values()) / len(groups) for name in names}
 
 
 def _comparison(

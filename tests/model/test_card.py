@@ -7,7 +7,7 @@ import pytest
 
 from app.data.features import TargetColumn
 from app.model.card import render
-from app.model.contents import Judged, library_versions
+from app.model.contents import Evaluation, Judged, library_versions
 
 PICTURES = {
     "binary": {"calibration", "roc", "importance", "training"},
@@ -80,3 +80,13 @@ def test_more_classes_than_a_picture_holds(make_contents) -> None:
     plan = replace(contents.plan, target=target)
     files = render(replace(contents, plan=plan, scores=scores, baseline_scores=None))
     assert "Only the first 20 of 30 classes are shown." in files["card.md"].decode()
+
+
+def test_the_mean_of_months_leaves_out_slivers_and_figures_that_a_month_lacks() -> None:
+    months = {
+        "2013-11": {"rows": 500.0, "log_loss": 0.25, "auc": 0.5},
+        "2013-12": {"rows": 490.0, "log_loss": 0.75},
+        "2014-01": {"rows": 9.0, "log_loss": 99.0, "auc": 0.0},
+    }
+    assert Evaluation({}, months).mean_of_months() == {"log_loss": 0.5}
+    assert Evaluation({}, {"2013-11": months["2013-11"]}).mean_of_months() == {}
