@@ -86,5 +86,5 @@ def _plot(results: dict[str, Any]) -> Figure:
             axes.plot(found["seconds"], found["auc"], "o")
             axes.annotate(name, (found["seconds"], found["auc"]), textcoords="offset points", xytext=(6, 4))
     axes.set(xscale="log", xlabel="seconds of learning", ylabel="AUC, mean of March to December")
-    axes.margins(0.3)
+    axes.margins(x=0.5, y=0.3)  # room for the names
     return figure
