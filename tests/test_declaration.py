@@ -63,7 +63,7 @@ def test_dates_durations_and_shorthand_are_read(file: Path) -> None:
     ("line", "message"),
     [
         ("train: {epoch: 5}", "4:9: train.epoch: unknown key, did you mean epochs? allowed: epochs, batch_size, "),
-        ("epochs: 5", "4:1: epochs: unknown key here, did you mean train.epochs? allowed: name, task, data, "),
+        ("epochs: 5", "4:1: epochs: unknown key here, did you mean train.epochs or retrain.epochs? allowed: name, task, data, "),
         ("train: {zzz: 5}", "4:9: train.zzz: unknown key; allowed: epochs, "),
         ("train: {epochs: five}", '4:17: train.epochs: found text "five"; allowed: a whole number from 1 to 1000000'),
         ("train: {epochs: 0}", "4:17: train.epochs: found 0; allowed: a whole number from 1 to 1000000"),

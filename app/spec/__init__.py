@@ -6,8 +6,9 @@ generated from here.
 
 from app.spec.declared import Spec
 from app.spec.learning import Model, Train, Tune, Workers
+from app.spec.loop import Alerts, Budget, Drift, Journal, Retrain, Rollout
 from app.spec.section import Conflict, ConflictError, Section
-from app.spec.service import Drift, Gate, Retrain, Rollout, Serve
+from app.spec.service import Gate, Serve
 from app.spec.table import CategoryFeature, Data, Feature, NumberFeature, Quality, Rule, Split, Task
 from app.spec.values import DURATION, MOMENT, NAME, Column, Duration, Moment, Value, write_duration
 
@@ -15,6 +16,8 @@ __all__ = [
     "DURATION",
     "MOMENT",
     "NAME",
+    "Alerts",
+    "Budget",
     "CategoryFeature",
     "Column",
     "Conflict",
@@ -24,6 +27,7 @@ __all__ = [
     "Duration",
     "Feature",
     "Gate",
+    "Journal",
     "Model",
     "Moment",
     "NumberFeature",

@@ -6,8 +6,9 @@ from typing import Any
 from pydantic import Field
 
 from app.spec.learning import Model, Train, Tune, Workers
+from app.spec.loop import Alerts, Drift, Journal, Retrain, Rollout
 from app.spec.section import Conflict, Section
-from app.spec.service import Drift, Gate, Retrain, Rollout, Serve
+from app.spec.service import Gate, Serve
 from app.spec.table import Data, FeatureOrShorthand, Quality, Task
 from app.spec.values import NAME, Column
 
@@ -37,9 +38,11 @@ class Spec(Section):
     )
     gate: Gate = Field(default_factory=Gate, description="What a version has to prove before it may serve.")
     serve: Serve = Field(default_factory=Serve, description="How the endpoint answers.")
-    drift: Drift = Field(default_factory=Drift, description="The reference that drift is held against.")
-    retrain: Retrain = Field(default_factory=Retrain, description="What a retraining rests on.")
+    journal: Journal = Field(default_factory=Journal, description="What is written down of predictions and labels.")
+    drift: Drift = Field(default_factory=Drift, description="The reference, and how traffic is held against it.")
+    retrain: Retrain = Field(default_factory=Retrain, description="When to retrain, and on what.")
     rollout: Rollout = Field(default_factory=Rollout, description="What happens to a version that passed the gate.")
+    alerts: Alerts = Field(default_factory=Alerts, description="Who is told when a person is needed.")
 
     def conflicts(self) -> Iterator[Conflict]:
         """Yield what one section says against another."""

@@ -1,4 +1,4 @@
-"""What a version must prove, how it answers, and how it is followed by the next."""
+"""What a version must prove before it serves, and how it answers."""
 
 import datetime as dt
 from collections.abc import Iterator
@@ -23,6 +23,10 @@ class Gate(Section):
         default_factory=list,
         description="Columns whose every common value is judged and reported apart.",
         examples=[["origin"]],
+    )
+    window: PositiveDuration = Field(
+        dt.timedelta(days=28),
+        description="A retrained version is judged on the labelled rows of this long before the newest; they do not train.",
     )
     min_rows: int = Field(500, ge=1, description="Fewest labelled rows a verdict may rest on.")
     resamples: int = Field(
@@ -71,31 +75,3 @@ class Serve(Section):
                 f"{self.target_ongoing_requests:g} is above max_ongoing_requests {self.max_ongoing_requests}, "
                 "so no replica would ever be added",
             )
-
-
-class Drift(Section):
-    """What the bundle remembers of its training data, for drift to be held against."""
-
-    bins: int = Field(32, ge=4, le=256, description="Histogram bins of a number.")
-    season: Literal["none", "hour_of_week", "hour_of_day"] = Field(
-        "hour_of_day",
-        description="Season slots of the reference: `hour_of_day` by weekday or weekend (48), `hour_of_week` (168).",
-    )
-    components: int = Field(20, ge=0, le=100, description="Most principal components watched as virtual features.")
-
-
-class Retrain(Section):
-    """What a retraining rests on."""
-
-    window: Literal["all"] | PositiveDuration = Field(
-        "all",
-        description="Rows a training uses: all, or those this close before the end of the training part.",
-    )
-
-
-class Rollout(Section):
-    """What happens to a version that passed the gate."""
-
-    promote: Literal["auto", "manual"] = Field(
-        "auto", description="`auto`: a version that passes becomes champion; `manual`: it stays challenger."
-    )
