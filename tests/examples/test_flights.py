@@ -1,5 +1,6 @@
 """Does the flights table hold every flight, and only what was known 30 minutes before its departure?"""
 
+import datetime as dt
 import importlib.util
 from pathlib import Path
 from types import ModuleType
@@ -25,10 +26,20 @@ def build() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def table(build: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
-    path = tmp_path_factory.mktemp("flights") / "new" / "flights.parquet"
-    assert build.build(path) == 336_776
-    assert [item.name for item in path.parent.iterdir()] == ["flights.parquet"]
-    return pl.read_parquet(path)
+    folder = tmp_path_factory.mktemp("flights") / "new"
+    assert build.build(folder) == 336_776
+    assert sorted(item.name for item in folder.iterdir()) == [
+        "arrivals.parquet",
+        "flights.parquet",
+        "history.parquet",
+    ]
+    table = pl.read_parquet(folder / "flights.parquet")
+    parts = [pl.read_parquet(folder / f"{name}.parquet") for name in ("history", "arrivals")]
+    assert pl.concat([parts[0], parts[1].drop("known")]).equals(table)
+    labelled = parts[1].filter(pl.col("late").is_not_null())
+    assert (labelled["known"] - labelled["time"]).min() > dt.timedelta(minutes=20)
+    assert parts[0]["time"].max() < build.ARRIVALS <= parts[1]["time"].min()
+    return table
 
 
 @pytest.fixture(scope="module")
