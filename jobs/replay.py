@@ -1,0 +1,122 @@
+"""Send a table's rows to the live endpoint as a client would: in event-time order, with labels when they were known."""
+
+import argparse
+import datetime as dt
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from app.declaration import Declaration
+from app.replay import DAY, Client, Replay, read_arrivals
+from app.spec import Duration
+from app.types import UserError
+from app.workspace import Workspace
+from jobs.command import main
+
+log = logging.getLogger(__name__)
+
+ASK_EVERY = 0.5
+"""Seconds between two looks at what the service is doing."""
+BUSY = {"probing", "retraining"}
+
+
+def replay(declaration: Declaration, _: Workspace, arguments: argparse.Namespace) -> None:
+    """Send the rows, showing what the service makes of them; a failed request is an error."""
+    address = (
+        arguments.address
+        or f"http://{declaration.spec.serve.host}:{declaration.spec.serve.port}/{declaration.spec.name}"
+    )
+    arrivals = read_arrivals(declaration, arguments.source, arguments.known, arguments.delay)
+    client = Client(address)
+    sending = Replay(client, arrivals)
+    sending.run(arguments.pace, Watch(Client(address).get))
+    log.info(
+        "%s requests, %s rows, %s labels, %s failed",
+        *map("{:,}".format, (client.sent, client.rows, sending.labels_sent, client.failed)),
+    )
+    if client.failed:
+        raise UserError(f"{client.failed} of {client.sent} requests failed; see above")
+
+
+class Watch:
+    """Shows how the loop does, and says when the replay is to be held: while the service trains, whose minutes are
+    weeks at the replay's pace. `get` reads a JSON page of the service.
+    """
+
+    def __init__(self, get: Callable[[str], Any]) -> None:
+        self._get = get
+        self._asked = 0.0
+        self._busy = False
+        self._told = -1
+        self._month = ""
+
+    def __call__(self, now: int) -> bool:
+        """Look, at most every `ASK_EVERY` seconds; `now` is the replay's moment in ms since 1970."""
+        if time.monotonic() - self._asked >= ASK_EVERY:
+            self._asked = time.monotonic()
+            self._look(now)
+        return self._busy
+
+    def _look(self, now: int) -> None:
+        status = self._get("drift")
+        self._busy = (status.get("retrain") or {}).get("state") in BUSY
+        date = dt.datetime.fromtimestamp(now / 1000, dt.UTC).strftime("%Y-%m-%d")
+        decisions = self._get("decisions?limit=50")["decisions"]
+        for entry in reversed(decisions):
+            if entry["number"] > self._told:
+                self._told = entry["number"]
+                _line(f"{entry['at'][:10]}  {entry['kind']:<14} {entry['reason']}")
+        rollout = status.get("rollout")
+        words = [
+            date,
+            str(status.get("model", "")),
+            f"{len(status.get('findings', []))} alarms",
+            f"{self._told + 1} entries in the ledger",
+            f"rollout of {rollout['challenger']}: {rollout['stage']}" if rollout else "",
+            str((status.get("retrain") or {}).get("state") or ""),
+        ]
+        line = "  ".join(filter(None, words))
+        if sys.stdout.isatty():
+            print(f"\r\x1b[K{line}", end="", flush=True)
+        elif date[:7] != self._month:
+            self._month = date[:7]
+            print(line, flush=True)
+
+
+def _line(words: str) -> None:
+    print(f"\r\x1b[K{words}" if sys.stdout.isatty() else words, flush=True)
+
+
+def _duration(text: str) -> dt.timedelta:
+    try:
+        return TypeAdapter(Duration).validate_python(text)
+    except ValidationError:
+        raise argparse.ArgumentTypeError(f"found {text!r}, allowed a duration such as 6h") from None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what is replayed, and how fast."""
+    parser.add_argument("--known", help="column of the moments at which the labels were known")
+    parser.add_argument(
+        "--delay",
+        type=_duration,
+        default=dt.timedelta(milliseconds=DAY),
+        help="or how long after its row a label is known (default: 1d)",
+    )
+    parser.add_argument(
+        "--pace", type=float, default=1.0, help="days of event time that pass in a second (default: 1)"
+    )
+
+
+def _extend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="table to replay: the declaration's features, key, time and target")
+    parser.add_argument("--address", help="the service (default: where the declaration says it is)")
+    add_arguments(parser)
+
+
+if __name__ == "__main__":
+    main(replay, __doc__ or "", _extend)

@@ -1,0 +1,171 @@
+"""A replay sends every row once, in the order it happened, and no label before it was known."""
+
+import datetime as dt
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from app.declaration import Declaration, read
+from app.replay import DAY, Client, Replay, read_arrivals
+from app.types import UserError
+
+ROWS = 400
+START = 1_704_067_200_000  # 2024-01-01
+HOUR = DAY // 24
+
+
+class Service(ThreadingHTTPServer):
+    """Stands in for the endpoint: answers in its formats, and keeps what it heard."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.heard: list[tuple[str, list[dict]]] = []
+        self.status = {"predict": 200, "labels": 202}
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Service
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        page = self.path.rpartition("/")[2]
+        arrow = self.headers["content-type"] != "application/json"
+        rows = pa.ipc.open_stream(body).read_all().to_pylist() if arrow else json.loads(body)["rows"]
+        self.server.heard.append((page, rows))
+        answer = b"{}"
+        if page == "predict" and arrow:
+            table = pa.table({"score": pa.array([0.25] * len(rows), pa.float32()), "model": ["rides/2"] * len(rows)})
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, table.schema) as writer:
+                writer.write_table(table)
+            answer = bytes(sink.getvalue())
+        elif page == "predict":
+            predictions = [{"id": row["ride"], "score": 0.75, "model": "rides/3"} for row in rows]
+            answer = json.dumps({"model": "rides/2", "predictions": predictions}).encode()
+        self.send_response(self.server.status[page])
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    server = Service()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def rides(tmp_path: Path) -> Declaration:
+    random = np.random.default_rng(0)
+    happened = START + random.integers(0, 5 * DAY, ROWS)
+    known = happened + random.integers(HOUR, 30 * HOUR, ROWS)
+    late = np.arange(ROWS) % 2 == 0
+    table = pa.table(
+        {
+            "ride": [f"r{i}" for i in range(ROWS)],
+            "at": pa.array(happened).cast(pa.timestamp("ms", "UTC")),
+            "known": pa.array(known).cast(pa.timestamp("ms", "UTC")),
+            "distance": pa.array(random.random(ROWS)),
+            "late": pa.array(late, mask=np.arange(ROWS) % 10 == 0),
+        }
+    )
+    pq.write_table(table, tmp_path / "rides.parquet")
+    path = tmp_path / "rides.yaml"
+    path.write_text(
+        "name: rides\ntask: {target: late}\ndata: {source: rides.parquet, key: ride, time: at}\n"
+        "features: {distance: {type: number, max: 0.99}}\n"
+    )
+    return read(path)
+
+
+def replayed(rides: Declaration, service: Service) -> Replay:
+    source = str(rides.path.parent / "rides.parquet")
+    arrivals = read_arrivals(rides, source, "known", dt.timedelta(0))
+    client = Client(f"http://127.0.0.1:{service.server_port}/rides")
+    replay = Replay(client, arrivals)
+    replay.run(1000.0, lambda _: False)
+    return replay
+
+
+def test_rows_go_once_and_in_order_of_their_heaps_and_labels_only_when_known(rides: Declaration, service: Service):
+    replay = replayed(rides, service)
+    raw = {row["ride"]: row for row in pq.read_table(rides.path.parent / "rides.parquet").to_pylist()}
+    asked = [row["ride"] for page, rows in service.heard if page == "predict" for row in rows]
+    kept = {ride for ride, row in raw.items() if row["distance"] <= 0.99}
+    assert sorted(asked) == sorted(kept)
+    assert replay.arrivals.rejected == ROWS - len(kept)
+    seen = -np.inf
+    told = {}
+    for page, rows in service.heard:
+        if page == "predict":
+            assert all("late" not in row and "known" not in row for row in rows)
+            newest = max(raw[row["ride"]]["at"].timestamp() for row in rows)
+            oldest = min(raw[row["ride"]]["at"].timestamp() for row in rows)
+            assert oldest > seen - 6 * 3600  # a heap is a quarter of a day at most
+            seen = max(seen, newest)
+        else:
+            for row in rows:
+                told[row["id"]] = row["label"]
+                assert row["time"] == raw[row["id"]]["known"]
+                assert row["time"].timestamp() > seen - 6 * 3600
+                assert raw[row["id"]]["at"].timestamp() <= seen
+    assert told == {ride: raw[ride]["late"] for ride in kept if raw[ride]["late"] is not None}
+    assert replay.labels_sent == len(told)
+    assert replay.client.failed == 0
+
+
+def test_answers_tell_score_and_version_of_every_row_in_either_format(rides: Declaration, service: Service):
+    answers = replayed(rides, service).answers()
+    assert answers.row.tolist() == list(range(len(answers.row)))
+    alone = answers.row % 100 == 0
+    assert set(answers.version[alone]) == {3}
+    assert set(answers.version[~alone]) == {2}
+    assert set(answers.scores[alone]) == {0.75}
+
+
+def test_what_fails_is_counted_and_the_replay_goes_on(rides: Declaration, service: Service, caplog):
+    service.status["labels"] = 503
+    replay = replayed(rides, service)
+    assert replay.labels_sent == 0
+    assert replay.client.failed == sum(page == "labels" for page, _ in service.heard) > 0
+    assert "labels: 503" in caplog.text
+
+
+def test_time_nearly_stands_still_while_the_replay_is_held(rides: Declaration, service: Service):
+    arrivals = read_arrivals(rides, str(rides.path.parent / "rides.parquet"), None, dt.timedelta(days=1))
+    asked: list[int] = []
+
+    def held(now: int) -> bool:
+        asked.append(now)
+        return len(asked) < 6
+
+    Replay(Client(f"http://127.0.0.1:{service.server_port}/rides"), arrivals).run(20.0, held)
+    steps = np.diff(asked)
+    assert steps[:4].max() < steps[6:-1].min()
+
+
+def test_a_table_that_cannot_be_replayed_is_refused_with_the_reason(rides: Declaration, tmp_path: Path):
+    source = str(tmp_path / "rides.parquet")
+    with pytest.raises(UserError, match="no column 'when', allowed are ride, at, known"):
+        read_arrivals(rides, source, "when", dt.timedelta(0))
+    rides.path.write_text("name: rides\ntask: {target: late}\ndata: {source: rides.parquet, time: at}\n")
+    with pytest.raises(UserError, match=r"data\.key"):
+        read_arrivals(read(rides.path), source, None, dt.timedelta(0))
+    with pytest.raises(UserError, match="does not answer"):
+        Client("http://127.0.0.1:9/rides").get("drift")
