@@ -11,9 +11,12 @@ A store's options go into the root's query and stay with every address below it:
 `s3://bucket/evertrue?region=eu-west-1`, `s3://bucket/evertrue?endpoint_override=localhost:9000&scheme=http`.
 """
 
+import errno
 import os
 import re
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,23 +106,50 @@ def read_bytes(uri: str) -> bytes:
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Write a whole file, so that a reader sees all of it or none."""
+    """Write a whole file in the place of any other: a reader sees all of it or none, and it outlasts a power cut."""
     filesystem, path = resolve(uri)
     if isinstance(filesystem, pafs.LocalFileSystem):
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        try:
-            with draft.open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
+        with _draft(Path(path), data) as draft:
+            draft.replace(path)
     else:  # an object store's put is whole or nothing by itself
         with filesystem.open_output_stream(path) as stream:
             stream.write(data)
+
+
+def create_bytes(uri: str, data: bytes) -> None:
+    """Write a whole file where there is none: of several who try at once, one succeeds.
+
+    Raises FileExistsError for the others. An object store is asked before it is written to, which keeps the promise
+    only as long as no two try within the same moment.
+    """
+    filesystem, path = resolve(uri)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        with _draft(Path(path), data) as draft:
+            os.link(draft, path)  # unlike a rename, a link refuses a name that is taken
+    elif exists(uri):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), uri)
+    else:
+        write_bytes(uri, data)
+
+
+@contextmanager
+def _draft(target: Path, data: bytes) -> Iterator[Path]:
+    """Give a durable file beside the target, to be put in its place; then make the place durable, too."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        with draft.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
+    folder = os.open(target.parent, os.O_RDONLY)  # a name is part of its folder, which is written apart
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def exists(uri: str) -> bool:

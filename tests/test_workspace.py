@@ -2,8 +2,11 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.fs as pafs
@@ -12,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.types import UserError
-from app.workspace import ENVIRONMENT, Workspace, exists, join, read_bytes, resolve, write_bytes
+from app.workspace import ENVIRONMENT, Workspace, create_bytes, exists, join, read_bytes, resolve, write_bytes
 
 
 @pytest.fixture(autouse=True)
@@ -194,6 +197,36 @@ def test_a_process_killed_before_the_last_step_leaves_the_old_file_whole(tmp_pat
     assert read_bytes(uri) == b"old"
     write_bytes(uri, b"newer")
     assert read_bytes(uri) == b"newer"
+
+
+@pytest.mark.parametrize("write", [write_bytes, create_bytes])
+def test_what_was_written_outlasts_a_power_cut_together_with_its_name(
+    write: Callable[[str, bytes], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[bool, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), (tmp_path / "file").exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write(str(tmp_path / "file"), b"1")
+    assert synced == [(False, False), (True, True)]  # the bytes before they get their name, the folder after
+
+
+def test_of_many_who_create_a_file_one_succeeds(tmp_path: Path) -> None:
+    uri = str(tmp_path / "folder" / "file")
+
+    def create(number: int) -> int | None:
+        try:
+            create_bytes(uri, str(number).encode())
+        except FileExistsError:
+            return None
+        return number
+
+    with ThreadPoolExecutor(8) as pool:
+        winners = [number for number in pool.map(create, range(50)) if number is not None]
+    assert [read_bytes(uri).decode()] == [str(number) for number in winners]
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["file"]
 
 
 def test_a_submitted_job_keeps_its_results_outside_of_its_own_folder(tmp_path, monkeypatch) -> None:
