@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from app.data.features import TaskType
+from app.data.loss import row_loss
 from app.spec import Gate, Spec
 from app.training.bootstrap import Blocks, Integers, blocks_of_days, blocks_of_rows
 from app.training.evidence import (
@@ -34,7 +35,6 @@ from app.training.evidence import (
     faults_of_input,
     groups_of,
 )
-from app.training.metrics import row_loss
 from app.types import Scores, Targets
 
 _LOSS: dict[TaskType, str] = {"binary": "log-loss", "multiclass": "log-loss", "regression": "squared error"}

@@ -8,10 +8,11 @@ import pyarrow as pa
 
 from app.data.encode import Examples, load, read_columns
 from app.data.features import FeaturePlan, TaskType
+from app.data.loss import row_loss
 from app.data.prepare import Prepared
 from app.model.contents import Evaluation
 from app.model.importance import permutation_importance
-from app.training.metrics import by_month, by_slice, evaluate, row_loss
+from app.training.metrics import by_month, by_slice, evaluate
 from app.types import Features, Scores, Targets
 
 Score = Callable[[Features], Scores]

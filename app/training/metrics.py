@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from app.data.features import TargetColumn, TaskType
+from app.data.loss import row_loss
 from app.types import Scores, Targets
 
 Array: TypeAlias = npt.NDArray[np.float64]
@@ -19,7 +20,6 @@ Array: TypeAlias = npt.NDArray[np.float64]
 CALIBRATION_BINS = 15
 _TALLY_BINS = 4096
 _LOGIT_LIMIT = 16.0  # sigmoid(16) differs from 1 by the resolution of float32
-_EPSILON = float(np.finfo(np.float32).eps)
 
 
 def evaluate(task: TaskType, scores: Scores, target: Targets) -> dict[str, float]:
@@ -43,21 +43,6 @@ def evaluate(task: TaskType, scores: Scores, target: Targets) -> dict[str, float
         groups = _Groups.exact(scores.max(axis=1), winner == target)
         return _multiclass(loss, _class_counts(winner, target, scores.shape[1]), groups)
     return _regression(_regression_sums(scores, target, float(target.mean(dtype=np.float64))))
-
-
-def row_loss(task: TaskType, scores: Scores, target: Targets) -> Array:
-    """Return each row's loss (n,): -log of the true class's probability, or the squared error.
-
-    Probabilities are held float32's resolution away from 0, so that one sure mistake costs at most 16.
-    """
-    wide = scores.astype(np.float64)
-    if task == "regression":
-        return np.asarray((wide - target) ** 2)
-    if task == "binary":
-        chosen = np.where(target == 1, wide, 1.0 - wide)
-    else:
-        chosen = np.take_along_axis(wide, target.astype(np.int64)[:, None], axis=1)[:, 0]
-    return np.asarray(-np.log(np.clip(chosen, _EPSILON, 1.0)))
 
 
 def by_month(

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from sklearn import metrics as reference
 
 from app.data.features import TargetColumn
-from app.training.metrics import Tally, by_month, by_slice, evaluate, row_loss
+from app.data.loss import row_loss
+from app.training.metrics import Tally, by_month, by_slice, evaluate
 
 BINARY = TargetColumn("late", "binary", (0, 1))
 MULTICLASS = TargetColumn("kind", "multiclass", ("a", "b", "c"))
