@@ -4,8 +4,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from app.data.features import CategoryColumn, NumberColumn, TargetColumn
+from app.data.moments import is_time
 from app.serving.codec import ID, Batch, Fields
 from app.serving.identifiers import uuid7_array
+from app.serving.moments import Moments, NoMoment, read_column
 from app.serving.problems import Problem
 from app.types import Scores
 
@@ -54,7 +56,24 @@ class ArrowCodec:
             self._check_category(category, table.column(category.name))
         features = plan.encode(table)
         self._fields.check_numbers(features.number)
-        return Batch(self._ids(table), features)
+        categories = [table.column(category.name) for category in plan.category]
+        return Batch(
+            self._ids(table), features, self._event(table), lambda row, column: categories[column][row].as_py()
+        )
+
+    def _event(self, table: pa.Table) -> Moments | None:
+        name = self._fields.time
+        if name is None or name not in table.column_names:
+            return None
+        sent = table.column(name)
+        if pa.types.is_dictionary(sent.type):
+            sent = sent.cast(sent.type.value_type)
+        if not (is_time(sent.type) or pa.types.is_integer(sent.type)):
+            raise self._fields.wrong_type(name, str(sent.type), str(sent.type))
+        try:
+            return read_column(sent, self._fields.zone)
+        except NoMoment as error:
+            raise self._fields.no_moment(error) from None
 
     def _check_type(self, column: NumberColumn, kind: pa.DataType) -> None:
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):

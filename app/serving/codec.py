@@ -1,16 +1,19 @@
 """What every request format has in common: the fields a row may have, and how a wrong one is refused."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, TypeAlias
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from app.data.features import FeaturePlan
+from app.serving.moments import Moments, NoMoment
 from app.serving.problems import Problem
+from app.spec import Value
 from app.types import Features, NumberMatrix, Scores
 
 ID = "id"
@@ -19,12 +22,21 @@ ID_LENGTH = 256
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
+Sent: TypeAlias = Callable[[int, int], Value | None]
+"""From a row's and a category column's number to the value as the client sent it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The rows of one request: ids as the caller sent them or new ones, and features."""
+    """The rows of one request: ids as the caller sent them or new ones, features, and when they happened.
+
+    `event` is None when no row says; `sent` finds the values that the features have lost: those of unseen categories.
+    """
 
     ids: Sequence[str | int] | pa.Array
     features: Features
+    event: Moments | None
+    sent: Sent
 
     @property
     def rows(self) -> int:
@@ -48,10 +60,14 @@ class Codec(Protocol):
 
 @dataclass(frozen=True)
 class Fields:
-    """The fields a row may have, by the bundle's feature plan: features, and optionally id, key and time."""
+    """The fields a row may have, by the bundle's feature plan: features, and optionally id, key and time.
+
+    `timezone` is the zone of times that carry none.
+    """
 
     plan: FeaturePlan
     max_rows: int
+    timezone: str = "UTC"
 
     @cached_property
     def extras(self) -> tuple[str, ...]:
@@ -63,6 +79,16 @@ class Fields:
     def ids(self) -> tuple[str, ...]:
         """Extras that may name a row, the declared key first."""
         return tuple(name for name in self.extras if name in (self.plan.key, ID))
+
+    @cached_property
+    def time(self) -> str | None:
+        """The extra that says when a row happened."""
+        return self.plan.time if self.plan.time in self.extras and self.plan.time not in self.ids else None
+
+    @cached_property
+    def zone(self) -> ZoneInfo:
+        """The zone of times that carry none."""
+        return ZoneInfo(self.timezone)
 
     @cached_property
     def allowed(self) -> frozenset[str]:
@@ -109,6 +135,8 @@ class Fields:
         for category in self.plan.category:
             if category.name == name:
                 return category.kind if category.required else f"{category.kind} or null"
+        if name is not None and name == self.time:
+            return "ISO 8601 time, whole number of milliseconds since 1970, or null"
         return (
             f"text of up to {ID_LENGTH} characters, whole number of 64 bits, or null" if name in self.extras else None
         )
@@ -125,6 +153,8 @@ class Fields:
                 return ", ".join(map(repr, category.values))
             if category.name == name and category.kind == "integer":
                 return "a whole number of 64 bits"
+        if name is not None and name == self.time:
+            return "an ISO 8601 time, or whole milliseconds since 1970, of the years 1 to 9999"
         return f"up to {ID_LENGTH} characters, or 64 bits" if name in self.extras else None
 
     # ---- refusals, the same words for every format -------------------------------------------------------
@@ -156,6 +186,11 @@ class Fields:
         allowed = self.limits(name)
         detail = f"{_where(row)}{name!r}: found {found!r:.100}, allowed is {allowed}"
         return Problem(422, "not-allowed", detail, row=row, field=name, found=found, allowed=allowed)
+
+    def no_moment(self, error: NoMoment) -> Problem:
+        """Refuse a time that is none."""
+        assert self.time is not None
+        return self.not_allowed(self.time, error.found, error.row)
 
     def wrong_type(self, name: str, found: object, kind: str, row: int | None = None) -> Problem:
         """Refuse a value of another type; `kind` is the type found."""

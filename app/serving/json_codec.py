@@ -18,7 +18,9 @@ import pyarrow as pa
 from app.data.features import CategoryColumn, NumberColumn
 from app.serving.codec import FLOAT32_MAX, ID_LENGTH, Batch, Fields
 from app.serving.identifiers import uuid7, uuid7_array
+from app.serving.moments import HIGHEST, LOWEST, Moments, NoMoment, read_values
 from app.serving.problems import Problem
+from app.spec import Value
 from app.types import UNSEEN_ID, CategoryMatrix, Features, Scores
 
 _FIRST_KEY = re.compile(rb'\s*\{\s*"([^"\\]{0,200})"\s*:')
@@ -30,6 +32,7 @@ _WRONG_TYPE = re.compile(r"Expected `.*?`, got `(.*?)`")
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _KINDS: dict[str, Any] = {"string": str, "integer": _Int64, "boolean": bool}
 _Identifier = Annotated[str, msgspec.Meta(max_length=ID_LENGTH)] | _Int64 | None
+_Moment = Annotated[str, msgspec.Meta(max_length=64)] | Annotated[int, msgspec.Meta(ge=LOWEST, le=HIGHEST)] | None
 
 
 class JsonCodec:
@@ -49,12 +52,13 @@ class JsonCodec:
         types = dict(
             zip(plan.names, [*map(_number_type, plan.number), *map(_category_type, plan.category)], strict=True)
         )
-        row = _struct("Row", attributes, types, dict.fromkeys(fields.extras, _Identifier))
+        extras: dict[str, Any] = {name: _Moment if name == fields.time else _Identifier for name in fields.extras}
+        row = _struct("Row", attributes, types, extras)
         columns = _struct(
             "Columns",
             attributes,
             {name: GenericAlias(list, kind) for name, kind in types.items()},
-            dict.fromkeys(fields.extras, list[_Identifier] | None),
+            {name: GenericAlias(list, kind) | None for name, kind in extras.items()},
         )
         self._row = msgspec.json.Decoder(row)
         self._rows = msgspec.json.Decoder(_struct("Rows", {"rows": "rows"}, {"rows": GenericAlias(list, row)}, {}))
@@ -63,6 +67,7 @@ class JsonCodec:
         self._numbers = _getter([attributes[c.name] for c in plan.number])
         self._categories = [(attrgetter(attributes[c.name]), c.ids) for c in plan.category]
         self._ids = [attributes[name] for name in fields.ids]
+        self._time = attrgetter(attributes[fields.time]) if fields.time is not None else None
         self._encoder = msgspec.json.Encoder()
 
     def decode(self, body: bytes) -> Batch:
@@ -93,7 +98,19 @@ class JsonCodec:
         category: CategoryMatrix = np.empty((n, len(self._categories)), np.int64)
         for i, (get, ids) in enumerate(self._categories):
             category[:, i] = [ids.get(get(row), UNSEEN_ID) for row in rows]
-        return Batch([self._id_of(row) for row in rows], Features(wide.astype(np.float32), category))
+        event = self._event([self._time(row) for row in rows]) if self._time is not None else None
+
+        def sent(row: int, column: int) -> Value | None:
+            value: Value | None = self._categories[column][0](rows[row])
+            return value
+
+        return Batch([self._id_of(row) for row in rows], Features(wide.astype(np.float32), category), event, sent)
+
+    def _event(self, sent: list[str | int | None]) -> Moments | None:
+        try:
+            return read_values(sent, self._fields.zone)
+        except NoMoment as error:
+            raise self._fields.no_moment(error) from None
 
     def _id_of(self, row: Any) -> str | int:
         for attribute in self._ids:
@@ -106,8 +123,9 @@ class JsonCodec:
         values = {name: get(columns) for name, get in self._features}
         sent = next((ids for attribute in self._ids if (ids := getattr(columns, attribute)) is not None), None)
         first, n = next(((name, len(column)) for name, column in values.items()), ("", 0))
-        for name, column in {**values, **({"id": sent} if sent is not None else {})}.items():
-            if len(column) != n:
+        times = self._time(columns) if self._time is not None else None
+        for name, column in [*values.items(), ("id", sent), (self._fields.time, times)]:
+            if column is not None and len(column) != n:
                 detail = (
                     f"column {name!r} has {len(column)} values, column {first!r} has {n}; they must be equally long"
                 )
@@ -122,7 +140,11 @@ class JsonCodec:
         names: Sequence[str | int] | pa.Array = uuid7_array(n)
         if sent is not None:
             names = [uuid7() if value is None else value for value in sent]
-        return Batch(names, Features(wide.astype(np.float32), category))
+        lists = [get(columns) for get, _ in self._categories]
+        event = self._event(times) if times is not None else None
+        return Batch(
+            names, Features(wide.astype(np.float32), category), event, lambda row, column: lists[column][row]
+        )
 
     def _explain(self, message: str, body: bytes) -> Problem:
         """Turn msgspec's words about the generated types into ours about the user's columns."""

@@ -8,6 +8,7 @@ from app.data.features import CategoryColumn, NumberColumn
 from app.serving.arrow_codec import ArrowCodec
 from app.serving.codec import FLOAT32_MAX, ID_LENGTH, Fields
 from app.serving.json_codec import JsonCodec
+from app.serving.moments import HIGHEST, LOWEST
 from app.serving.problems import CONTENT_TYPE
 from app.spec import Spec
 
@@ -16,6 +17,14 @@ _KINDS: dict[str, dict[str, Any]] = {
     "string": {"type": "string"},
     "integer": {"type": "integer", **_INT64},
     "boolean": {"type": "boolean"},
+}
+_MOMENT: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string", "format": "date-time", "maxLength": 64},
+        {"type": "integer", "minimum": LOWEST, "maximum": HIGHEST},
+        {"type": "null"},
+    ],
+    "description": "ISO 8601, or milliseconds since 1970 (UTC)",
 }
 _PROBLEMS = {
     "400": "Not JSON, or not a whole Arrow stream",
@@ -109,7 +118,7 @@ def _row(fields: Fields) -> dict[str, Any]:
         "properties": {
             **{column.name: _number(column) for column in fields.plan.number},
             **{column.name: _category(column) for column in fields.plan.category},
-            **dict.fromkeys(fields.extras, identifier),
+            **{name: _MOMENT if name == fields.time else identifier for name in fields.extras},
         },
         "required": list(fields.plan.names),
         "additionalProperties": False,

@@ -1,5 +1,6 @@
 """Every format gives the same features, and refuses the same mistakes with the row, the field and what is allowed."""
 
+import datetime as dt
 import json
 import uuid
 from typing import Any
@@ -16,6 +17,7 @@ from app.serving.arrow_codec import ArrowCodec
 from app.serving.codec import Fields
 from app.serving.identifiers import uuid7, uuid7_array
 from app.serving.json_codec import JsonCodec
+from app.serving.moments import UNKNOWN
 from app.serving.problems import Problem
 from app.types import Features
 
@@ -281,3 +283,73 @@ def test_multiclass_names_the_winner_and_every_class_and_regression_only_scores(
     codec = JsonCodec(Fields(price, 10), "m/1", 0.5)
     answer = msgspec.json.decode(codec.encode(codec.decode(rows_body({**ROW, "id": 1})), np.array([9.5], np.float32)))
     assert answer["predictions"] == [{"id": 1, "score": 9.5}]
+
+
+@pytest.mark.parametrize(
+    ("sent", "moment"),
+    [
+        ("2024-03-01T12:00:00Z", 1_709_294_400_000),
+        ("2024-03-01 12:00:00.250+01:00", 1_709_290_800_250),
+        ("2024-03-01T12:00:00", 1_709_294_400_000 + 5 * 3_600_000),  # local to the declared zone
+        ("2024-03-01", 1_709_251_200_000 + 5 * 3_600_000),
+        (1_709_294_400_000, 1_709_294_400_000),
+        (-1, -1),
+    ],
+)
+def test_every_format_reads_the_same_moment(sent: str | int, moment: int) -> None:
+    fields = Fields(PLAN, 1000, timezone="America/New_York")
+    codecs = JsonCodec(fields, "flights/3", 0.5), ArrowCodec(fields, "flights/3", 0.5)
+    rows = [{**ROW, "when": sent}, {**ROW, "when": None}]
+    table = pa.ipc.open_stream(arrow_body(ROW, ROW)).read_all().append_column("when", pa.array([sent, None]))
+    for batch in (
+        codecs[0].decode(rows_body(*rows)),
+        codecs[0].decode(columns_body(*rows)),
+        codecs[1].decode(stream(table)),
+    ):
+        assert batch.event is not None
+        assert batch.event.tolist() == [moment, UNKNOWN]
+
+
+def test_arrow_times_of_any_type_are_read_and_rows_without_time_have_none() -> None:
+    table = pa.ipc.open_stream(arrow_body(ROW)).read_all()
+    moment = dt.datetime(2024, 3, 1, 12, tzinfo=dt.UTC)
+    for column in (
+        pa.array([moment], pa.timestamp("ns", "Asia/Tokyo")),
+        pa.array([moment.replace(tzinfo=None)], pa.timestamp("s")),
+        pa.array(["2024-03-01T12:00"]).dictionary_encode(),
+    ):
+        event = ARROW.decode(stream(table.append_column("when", column))).event
+        assert event is not None
+        assert event.tolist() == [1_709_294_400_000]
+    day = ARROW.decode(stream(table.append_column("when", pa.array([moment.date()])))).event
+    assert day is not None
+    assert day.tolist() == [1_709_251_200_000]
+    assert ARROW.decode(stream(table)).event is None
+    assert JSON.decode(rows_body(ROW)).event is None
+
+
+@pytest.mark.parametrize("sent", ["yesterday", "2024-13-01", "", 253_402_300_800_000, True, 1.5])
+def test_a_time_that_is_no_moment_is_refused_with_its_row(sent: object) -> None:
+    wrong = {**ROW, "when": sent}
+    for body in (rows_body({**ROW, "when": None}, wrong), columns_body({**ROW, "when": None}, wrong)):
+        problem = refused(body)
+        assert (problem.status, problem.row) == (422, 1)
+        assert "'when'" in str(problem)
+        assert "ISO 8601" in str(problem)
+
+
+@pytest.mark.parametrize("column", [["yesterday"], [253_402_300_800_000], [True], [1.5]])
+def test_arrow_refuses_a_time_that_is_no_moment(column: list[object]) -> None:
+    table = pa.ipc.open_stream(arrow_body(ROW)).read_all().append_column("when", pa.array(column))
+    problem = refused(stream(table), ARROW)
+    assert problem.status == 422
+    assert "ISO 8601" in str(problem)
+    beyond = pa.ipc.open_stream(arrow_body(ROW)).read_all()
+    beyond = beyond.append_column("when", pa.array([2**62], pa.timestamp("s")))
+    assert refused(stream(beyond), ARROW).code == "not-allowed"
+
+
+def test_values_the_features_have_lost_can_still_be_asked_for() -> None:
+    rows = [ROW, {**ROW, "carrier": "never seen", "gate": 99}]
+    for batch in (JSON.decode(rows_body(*rows)), JSON.decode(columns_body(*rows)), ARROW.decode(arrow_body(*rows))):
+        assert (batch.sent(1, 1), batch.sent(1, 2), batch.sent(0, 0)) == ("never seen", 99, "JFK")
