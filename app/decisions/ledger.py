@@ -1,24 +1,21 @@
 """What was decided, when, and on what evidence? An append-only book of small JSON files, `<name>/ledger/000042.json`.
 
 An entry is written whole, under the next free number, and never changed. On a local disk two writers cannot take
-the same number: a finished draft is linked to its name, which fails where the name is taken. Arrow knows no
-conditional put, so on an object store the drift actor, of which there is one, has to be the only writer.
+the same number. Arrow knows no conditional put, so on an object store the drift actor, of which there is one, has
+to be the only writer.
 """
 
 import datetime as dt
 import hashlib
-import os
-import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import msgspec
-import pyarrow.fs as pafs
 
 from app.types import UserError
-from app.workspace import Workspace, join, read_bytes, resolve, write_bytes
+from app.workspace import Workspace, create_bytes, join, read_bytes
 
 Kind: TypeAlias = Literal[
     "deploy",  # a version answers since somebody, or the first training, put it up
@@ -138,7 +135,8 @@ class Ledger:
                 reason=draft.reason,
                 evidence=plain(draft.evidence),
             )
-            _create(self._uri(entry.number), msgspec.json.format(msgspec.json.encode(entry)))
+            with suppress(FileExistsError):  # another took the number: his entry is read, and the next one tried
+                create_bytes(self._uri(entry.number), msgspec.json.format(msgspec.json.encode(entry)))
         return known
 
     def _uri(self, number: int) -> str:
@@ -179,30 +177,3 @@ def to_iso(milliseconds: int) -> str:
 def from_iso(moment: str) -> int:
     """Return a moment in ms since 1970."""
     return round(dt.datetime.fromisoformat(moment).timestamp() * 1000)
-
-
-def _create(uri: str, data: bytes) -> None:
-    """Write a file whole and durably; one that is there already stays, whoever wrote it."""
-    filesystem, path = resolve(uri)
-    if not isinstance(filesystem, pafs.LocalFileSystem):
-        write_bytes(uri, data)
-        return
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        with draft.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        try:
-            target.hardlink_to(draft)
-        except FileExistsError:
-            return
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        draft.unlink(missing_ok=True)

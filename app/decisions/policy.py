@@ -1,0 +1,251 @@
+"""What is to be done about it? A pure function of the declaration, the situation and the ledger so far.
+
+Every finding is noted once: a fault pages, an alarm says what it leads to, or why it leads to nothing. A probe or a
+retraining then needs a cause (an alarm, or time), and nothing that stands against it: a fault that is open,
+something under way, the cooldown, too few new labels, the budget. Time is event time, so that a replay decides as
+the year did; only the wait before a failed retraining is tried again is told by the clock.
+"""
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from app.decisions.ledger import Draft, Entry, Kind, from_iso, newest, to_iso
+from app.decisions.situation import CHAMPIONS, Situation, busy, champion, link
+from app.monitor.findings import Finding
+from app.spec import Retrain, Spec
+
+_CAUSES = {"probe": ("drift", "loss"), "drift": ("drift",), "loss": ("loss",), "calendar": (), "never": ()}
+
+
+class Obstacle(NamedTuple):
+    """Why nothing is probed or retrained: a name for programs, words for people."""
+
+    name: str
+    words: str
+
+
+def decide(spec: Spec, situation: Situation, entries: Sequence[Entry]) -> list[Draft]:
+    """Return what is to be written down now, and done where it is a probe or a retraining."""
+    drafts = note(spec, situation, entries)
+    follow_up = _follow_up(spec, situation, entries, drafts)
+    if follow_up is None and obstacle(spec, situation, entries, drafts) is None:
+        follow_up = _triggered(spec, situation, entries, drafts)
+    return [*drafts, follow_up] if follow_up is not None else drafts
+
+
+def note(spec: Spec, situation: Situation, entries: Sequence[Entry]) -> list[Draft]:
+    """Return the entries that the step's findings themselves ask for: faults that begin and end, and alarms."""
+    return [*_faults(situation, entries), *_alarms(spec, situation, entries)]
+
+
+def obstacle(
+    spec: Spec, situation: Situation, entries: Sequence[Entry], drafts: Sequence[Draft] = ()
+) -> Obstacle | None:
+    """Return the first thing that stands against a probe or a retraining now, whatever its cause."""
+    retrain, present = spec.retrain, champion(entries)
+    if retrain.policy == "never":
+        return Obstacle("policy", "retrain.policy is never")
+    if present is None:
+        return Obstacle("champion", "no version answers yet")
+    if broken := _open_faults(entries, drafts):
+        return Obstacle(
+            "fault", f"a fault upstream is open ({', '.join(sorted(broken))}), and faults are not learned"
+        )
+    if (under_way := busy(entries)) is not None:
+        return Obstacle("busy", under_way)
+    last = newest(entries, "probe", "retrain")
+    if last is not None and situation.at < last.at_ms + _ms(retrain.cooldown):
+        until = to_iso(last.at_ms + _ms(retrain.cooldown))
+        return Obstacle("cooldown", f"the cooldown after the last {last.kind} lasts until {until}")
+    if situation.labels < retrain.min_labels:
+        words = f"{situation.labels:,} labelled rows have come since version {present.version} learned"
+        return Obstacle("labels", f"{words}, and {retrain.min_labels:,} are needed")
+    return _over_budget(retrain, situation, entries)
+
+
+def due(spec: Spec, entries: Sequence[Entry]) -> int | None:
+    """Return the event time (ms) from which time alone is a cause; None where it never is."""
+    present, retrain = champion(entries), spec.retrain
+    if present is None or retrain.policy not in ("probe", "calendar"):
+        return None
+    last = newest(entries, "probe", "retrain")
+    begin = present.trained_until if last is None else max(last.at_ms, present.trained_until)
+    return begin + _ms(retrain.every)
+
+
+def spent(retrain: Retrain, situation: Situation, entries: Sequence[Entry]) -> tuple[int, float]:
+    """Return the retrainings and their CPU seconds within the budget's period."""
+    begin = situation.at - _ms(retrain.budget.per)
+    recent = [entry for entry in entries if entry.at_ms > begin]
+    bought = sum(entry.kind == "retrain" and entry.evidence["attempt"] == 1 for entry in recent)
+    cost = [entry.evidence.get("cpu_seconds") or 0.0 for entry in recent if entry.kind in _COSTLY]
+    return bought, sum(cost)
+
+
+_COSTLY: tuple[Kind, ...] = ("retrained", "refused", "retrain_failed")
+
+
+def _over_budget(retrain: Retrain, situation: Situation, entries: Sequence[Entry]) -> Obstacle | None:
+    budget = retrain.budget
+    bought, seconds = spent(retrain, situation, entries)
+    if bought >= budget.retrains:
+        return Obstacle("budget", f"the budget's {budget.retrains} retrainings of {budget.per.days} days are spent")
+    last = newest(entries, *_COSTLY)
+    expected = (last.evidence.get("cpu_seconds") or 0.0) if last else 0.0
+    if budget.cpu_seconds is not None and seconds + expected > budget.cpu_seconds:
+        words = f"{seconds:,.0f} of {budget.cpu_seconds:,.0f} CPU seconds are spent, and one retraining takes"
+        return Obstacle("budget", f"{words} {expected:,.0f}")
+    return None
+
+
+def _faults(situation: Situation, entries: Sequence[Entry]) -> Iterator[Draft]:
+    known = _open_faults(entries)
+    for finding in situation.findings:
+        if finding.kind == "fault" and finding.what not in known:
+            known = {**known, finding.what: ""}
+            words = f"{told(finding)}: this looks like a fault upstream, so nothing is retrained on it"
+            yield _of_finding("fault", finding, situation, words, {"what": finding.what})
+    for what, begun in known.items():
+        if begun and what not in situation.faults:
+            yield Draft(
+                "fault_over",
+                what,
+                situation.at,
+                situation.step,
+                f"{what} looks as it should again",
+                {"what": what},
+                about=begun,
+            )
+
+
+def _alarms(spec: Spec, situation: Situation, entries: Sequence[Entry]) -> Iterator[Draft]:
+    noted = {
+        _subject(entry.evidence["finding"])
+        for entry in _since_champion(entries)
+        if entry.kind == "alarm_noted" and situation.at < entry.at_ms + _ms(spec.retrain.cooldown)
+    }
+    against = obstacle(spec, situation, entries, list(_faults(situation, entries)))
+    for finding in situation.findings:
+        if finding.kind == "fault" or _subject(finding.to_json()) in noted:
+            continue
+        noted.add(_subject(finding.to_json()))
+        leads, words = None, f"nothing follows now: {against.words}" if against else ""
+        if against is None and finding.kind in _CAUSES[spec.retrain.policy]:
+            leads = "probe" if spec.retrain.policy == "probe" else "retrain"
+            words = "a probe follows" if leads == "probe" else "a retraining follows"
+        elif against is None:
+            words = f"nothing follows: retrain.policy is {spec.retrain.policy}"
+        evidence = {"leads_to": leads, "obstacle": against._asdict() if against else None, "labels": situation.labels}
+        yield _of_finding("alarm_noted", finding, situation, f"{told(finding)}; {words}", evidence)
+
+
+def _follow_up(spec: Spec, situation: Situation, entries: Sequence[Entry], drafts: Sequence[Draft]) -> Draft | None:
+    """Return what the last link of the chain asks for: what a probe bought, another attempt, or a person."""
+    last = link(entries)
+    if last is None or _open_faults(entries, drafts):
+        return None
+    if last.kind == "probed" and last.evidence["buys"]:
+        words = f"the probe proved a gain of {last.evidence['relative']:.1%} in loss, so a retraining is bought"
+        return _retrain(situation, entries, words, last, attempt=1)
+    if last.kind != "retrain_failed":
+        return None
+    attempt = int(last.evidence["attempt"])
+    if attempt >= spec.retrain.attempts:
+        words = f"retraining failed {attempt} times, the last time so: {last.evidence['error']}"
+        return Draft("page", last.id, situation.at, situation.step, words, {"attempts": attempt}, last.id)
+    if situation.now < from_iso(last.evidence["not_before"]):
+        return None
+    words = f"attempt {attempt + 1} of {spec.retrain.attempts} of the retraining that failed"
+    return _retrain(situation, entries, words, last, attempt + 1)
+
+
+def _triggered(spec: Spec, situation: Situation, entries: Sequence[Entry], drafts: Sequence[Draft]) -> Draft | None:
+    """Return the probe or the retraining that an alarm or time asks for."""
+    causes = _CAUSES[spec.retrain.policy]
+    alarms = [entry for entry in _unanswered(entries) if entry.evidence["finding"]["kind"] in causes]
+    fresh = [d for d in drafts if d.kind == "alarm_noted" and d.evidence["finding"]["kind"] in causes]
+    when = due(spec, entries)
+    if alarms or fresh:
+        found = [one.evidence["finding"] for one in alarms] + [one.evidence["finding"] for one in fresh]
+        what = ", ".join(dict.fromkeys(finding["what"] for finding in found))
+        cause = f"an alarm ({what})"
+    elif when is not None and situation.at >= when:
+        cause = f"{write_days(spec.retrain.every)} days have passed"
+    else:
+        return None
+    first = alarms[0].id if alarms else fresh[0].id(spec.name) if fresh else None
+    words = f"after {cause} and with {situation.labels:,} new labelled rows"
+    if spec.retrain.policy != "probe":
+        return _retrain(situation, entries, f"{words}, a retraining is due", first, attempt=1)
+    words += ", a cheap model is to tell what a retraining would gain"
+    evidence = _evidence(situation, entries)
+    return Draft("probe", f"{situation.step}", situation.at, situation.step, words, evidence, first)
+
+
+def _retrain(
+    situation: Situation, entries: Sequence[Entry], words: str, about: Entry | str | None, attempt: int
+) -> Draft:
+    evidence = _evidence(situation, entries) | {"attempt": attempt}
+    about = about.id if isinstance(about, Entry) else about
+    return Draft("retrain", f"{situation.step}", situation.at, situation.step, words, evidence, about)
+
+
+def _evidence(situation: Situation, entries: Sequence[Entry]) -> dict[str, Any]:
+    """Return what a probe or a retraining rests on: it uses the rows of events until `until`."""
+    present = champion(entries)
+    assert present is not None
+    return {"labels": situation.labels, "until": situation.at, "champion": present.to_json()}
+
+
+def _open_faults(entries: Sequence[Entry], drafts: Sequence[Draft] = ()) -> dict[str, str]:
+    """Return, by what is broken, the id of the entry that said so (of a draft: ""), for faults that are not over."""
+    found: dict[str, str] = {}
+    both: list[Entry | Draft] = [*entries, *drafts]
+    for one in both:
+        if one.kind == "fault":
+            found[one.evidence["what"]] = one.id if isinstance(one, Entry) else ""
+        elif one.kind == "fault_over":
+            found.pop(one.evidence["what"], None)
+    return found
+
+
+def _unanswered(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the alarms about the present champion that no probe or retraining came after."""
+    last = newest(entries, "probe", "retrain")
+    begin = last.number if last else 0
+    return [entry for entry in _since_champion(entries) if entry.kind == "alarm_noted" and entry.number > begin]
+
+
+def _since_champion(entries: Sequence[Entry]) -> list[Entry]:
+    changed = newest(entries, *CHAMPIONS)
+    return [entry for entry in entries if changed is None or entry.number > changed.number]
+
+
+def _of_finding(kind: Kind, finding: Finding, situation: Situation, words: str, more: dict[str, Any]) -> Draft:
+    found = finding.to_json()
+    key = "/".join((*_subject(found), finding.detector, str(finding.step)))
+    return Draft(kind, key, situation.at, situation.step, words, {"finding": found} | more, None, finding.version)
+
+
+def _subject(finding: dict[str, Any]) -> tuple[str, str, str, str]:
+    return finding["kind"], finding["what"], finding["direction"], finding["version"]
+
+
+def told(finding: Finding) -> str:
+    """Say in words what was found."""
+    since = to_iso(finding.onset)[:10]
+    if finding.kind == "fault":
+        return f"{finding.what}: {finding.direction} since {since} ({finding.detector})"
+    if finding.kind == "loss":
+        return f"{finding.what}: {finding.direction} than expected by {abs(finding.shift):.1%} since {since}"
+    return f"{finding.what}: {finding.direction}, {finding.shift:+.2g} standard deviations since {since}"
+
+
+def write_days(time: dt.timedelta) -> str:
+    """Write a duration in days."""
+    return f"{time / dt.timedelta(days=1):g}"
+
+
+def _ms(time: dt.timedelta) -> int:
+    return time // dt.timedelta(milliseconds=1)
