@@ -82,9 +82,9 @@ class Network(nn.Module):
         assert plan.names, "a plan has features"
         self.plan = plan
         self.hidden_rate = _HIDDEN if model.dropout else 0.0
-        # What the plan tells is no state: whoever loads weights has the plan, and builds the rest from it.
+        # Kept with the weights, which mean nothing in other units: a training that goes on keeps its units.
         for name, values in Normalisation.of(plan.number)._asdict().items():
-            self.register_buffer(name, torch.from_numpy(values), persistent=False)
+            self.register_buffer(name, torch.from_numpy(values))
         self.register_buffer("temperature", torch.ones(()))
         inputs = 0
         if plan.number:
@@ -100,6 +100,7 @@ class Network(nn.Module):
             # One table for all: a category's ids begin at its offset, and one lookup finds every embedding.
             sizes = [column.size for column in plan.category]
             width = _embedding_width(max(sizes), model.category_embedding)
+            # What the plan tells is no state: whoever loads weights has the plan.
             self.register_buffer("offset", torch.tensor(np.cumsum([0, *sizes[:-1]])), persistent=False)
             self.category = nn.Embedding(sum(sizes), width)
             inputs += len(sizes) * width

@@ -65,8 +65,13 @@ def train_one(
         return _Training(network.to(device), train, validation, settings, ranks, checkpoints).run(on_epoch)
 
 
-def new_network(plan: FeaturePlan, spec: Spec) -> Network:
-    """Return the untrained network of the declared seed; the caller's randomness is left alone."""
+def new_network(plan: FeaturePlan, spec: Spec, weights: bytes | None = None) -> Network:
+    """Return the network that training begins with: that of the declared seed, or of `weights` (safetensors).
+
+    The caller's randomness is left alone.
+    """
+    if weights is not None:
+        return Network.from_safetensors(weights, plan, spec.model)
     with torch.random.fork_rng([]):
         torch.manual_seed(spec.train.seed)
         return Network(plan, spec.model)

@@ -47,10 +47,12 @@ def train(
     workspace: Workspace,
     run_id: str,
     on_epoch: OnEpoch | None = None,
+    weights: bytes | None = None,
 ) -> Trained:
     """Train the declared network; a run id that was stopped goes on after its newest checkpoint.
 
-    `data` is a prepared table, read as `train.loader` says, or rows in memory. With `train.num_workers` Ray must
+    `data` is a prepared table, read as `train.loader` says, or rows in memory. `weights` (safetensors of this plan's
+    network) take the place of new ones, such as `app.training.warm_start` makes. With `train.num_workers` Ray must
     be initialised, and `on_epoch` gets the history's new lines in a thread of its own while Ray trains.
 
     Raises UserError when the cluster can never hold the workers, when a GPU is demanded and missing, when the
@@ -60,7 +62,7 @@ def train(
     checkpoints = Checkpoints.of(workspace.uri(spec.name, "checkpoints", run_id), plan, spec)
     rows = data if isinstance(data, Parts) else _read(data, plan, spec)
     if spec.train.num_workers == 0:
-        network = new_network(plan, spec)
+        network = new_network(plan, spec, weights)
         ranks = Ranks(device=choose_device(spec.train.use_gpu))
         with _threads(cpu_count()):
             loaders = _local(rows, plan).loaders(spec.train, ranks)
@@ -68,8 +70,8 @@ def train(
     else:
         from app.training.workers import train_on_workers  # Ray Train is slow to import
 
-        outcome, weights = train_on_workers(rows, plan, spec, checkpoints, on_epoch)
-        network = Network.from_safetensors(weights, plan, spec.model)
+        outcome, learned = train_on_workers(rows, plan, spec, checkpoints, on_epoch, weights)
+        network = Network.from_safetensors(learned, plan, spec.model)
     return Trained(
         network.to("cpu").eval(),
         outcome.history,

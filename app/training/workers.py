@@ -38,6 +38,7 @@ class _Work:
     spec: Spec
     checkpoints: Checkpoints
     parts: "ray.ObjectRef[Parts] | None"
+    weights: bytes | None
     lines: Queue | None
 
 
@@ -55,8 +56,9 @@ def train_on_workers(
     spec: Spec,
     checkpoints: Checkpoints,
     on_epoch: OnEpoch | None,
+    weights: bytes | None = None,
 ) -> tuple[Outcome, bytes]:
-    """Train with `spec.train.num_workers` and return the outcome and the weights as safetensors.
+    """Train with `spec.train.num_workers`, from `weights` on if given; return the outcome and the weights, safetensors.
 
     Raises UserError as `train_one`, and when the cluster can never hold the workers;
     `ray.train.TrainingFailedError` when workers were lost more than `train.max_failures` times.
@@ -67,7 +69,7 @@ def train_on_workers(
     filesystem, path = resolve(checkpoints.uri)
     folder, _, run_id = path.rpartition("/")
     with _relayed(on_epoch) as lines:
-        work = _Work(plan, spec, checkpoints, ray.put(rows) if isinstance(rows, Parts) else None, lines)
+        work = _Work(plan, spec, checkpoints, ray.put(rows) if isinstance(rows, Parts) else None, weights, lines)
         result = TorchTrainer(
             _train,  # type: ignore[arg-type]  # Ray's stubs know neither return values nor elastic ranges
             train_loop_config={"work": work},
@@ -108,7 +110,7 @@ def _train(config: dict[str, _Work]) -> _Result:
             work.lines.put(line)
         ray.train.report(line)
 
-    network = new_network(work.plan, work.spec)
+    network = new_network(work.plan, work.spec, work.weights)
     loaders = rows.loaders(settings, ranks)
     try:
         outcome = train_one(network, *loaders, settings, ranks, work.checkpoints, on_epoch)
