@@ -160,29 +160,33 @@ class Binning:
 
     def count(self, features: Features, scores: Scores) -> Counts:
         """Return the counts (W, bins + 2) of n rows."""
+        counts: Counts = self.count_groups(features, scores, np.zeros(len(scores), np.int64), 1)[0]
+        return counts
+
+    def count_groups(self, features: Features, scores: Scores, groups: npt.NDArray[np.int64], number: int) -> Counts:
+        """Return the counts (number, W, bins + 2) of n rows, each in one of `number` groups (n,)."""
 
         def code(piece: slice) -> Codes:
             return np.concatenate([self.feature_codes(features.rows(piece)), self.score_codes(scores[piece])])
 
-        counts: Counts = self._tally(code, np.zeros(len(scores), np.int64), 1)[0]
-        return counts
+        return self._tally(code, groups, number)
 
-    def count_features(self, features: Features, slots: npt.NDArray[np.int64]) -> Counts:
-        """Return the counts (slots, w, bins + 2) of what features alone tell, by the rows' slots (n,)."""
-        return self._tally(lambda piece: self.feature_codes(features.rows(piece)), slots, SLOTS[self.season])
+    def count_features(self, features: Features, groups: npt.NDArray[np.int64], number: int) -> Counts:
+        """Return the counts (number, w, bins + 2) of what features alone tell, by the rows' groups (n,)."""
+        return self._tally(lambda piece: self.feature_codes(features.rows(piece)), groups, number)
 
-    def count_scores(self, scores: Scores, slots: npt.NDArray[np.int64]) -> Counts:
-        """Return the counts (slots, w, bins + 2) of prediction and confidence, by the rows' slots (n,)."""
-        return self._tally(lambda piece: self.score_codes(scores[piece]), slots, SLOTS[self.season])
+    def count_scores(self, scores: Scores, groups: npt.NDArray[np.int64], number: int) -> Counts:
+        """Return the counts (number, w, bins + 2) of prediction and confidence, by the rows' groups (n,)."""
+        return self._tally(lambda piece: self.score_codes(scores[piece]), groups, number)
 
-    def _tally(self, code: Callable[[slice], Codes], slots: npt.NDArray[np.int64], number: int) -> Counts:
+    def _tally(self, code: Callable[[slice], Codes], groups: npt.NDArray[np.int64], number: int) -> Counts:
         """Count the bins that `code` gives to pieces of the rows; pieces stay in the cache."""
         rows = len(code(slice(0, 0)))
         first = np.arange(rows)[:, None] * self.width
         counts = np.zeros(number * rows * self.width, np.int64)
-        for start in range(0, len(slots), _ROWS_AT_ONCE):
+        for start in range(0, len(groups), _ROWS_AT_ONCE):
             piece = slice(start, start + _ROWS_AT_ONCE)
-            places = code(piece) + (first + slots[piece] * (rows * self.width))
+            places = code(piece) + (first + groups[piece] * (rows * self.width))
             counts += np.bincount(places.ravel(), minlength=len(counts))
         return counts.astype(np.uint32).reshape(number, rows, self.width)
 

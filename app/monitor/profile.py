@@ -4,7 +4,9 @@ Counts are added, never averaged: windows, replicas and slots merge in any order
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,16 +14,26 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from app.data.features import FeaturePlan
-from app.monitor.binning import OUTSIDE, Basis, Binning, Counts, Edges
+from app.monitor.binning import OUTSIDE, SLOTS, Basis, Binning, Counts, Edges, Season
+from app.monitor.directions import Directions, Integers
+from app.monitor.wobble import Wobble
 from app.spec import Drift
 from app.types import Scores, UserError
 
 if TYPE_CHECKING:
     from app.data.encode import Examples  # whose module loads Ray, which replicas do without
 
-_FORMAT = 1
+_FORMAT = 2
 _FACTS = b"evertrue"
 _SAMPLE = 200_000  # rows that components and their bins are fitted to
+_DAYS = 120  # newest, that hours' and days' wobble is learned from
+_HOUR = 3_600_000
+_HOURS_AT_ONCE = 48
+_FITTED_DAYS: dict[Season, int] = {
+    "none": 1,
+    "hour_of_day": 2,
+    "hour_of_week": 7,
+}  # kinds of days with a season of their own
 _QUANTILES = np.linspace(0, 1, 257)
 
 
@@ -31,27 +43,40 @@ class Reference:
 
     Features are counted on the training rows, predictions and labels on the validation rows, where the network
     cannot have learned the answers. `unseen` is each category's share of unseen values in the validation rows:
-    in the training rows, whose values made the vocabulary, there are next to none.
+    in the training rows, whose values made the vocabulary, there are next to none. `wobble` is how far the mean
+    scores of the directions move from hour to hour and day to day in the same rows.
     """
 
     binning: Binning
     counts: Counts  # (slots, W, bins + 2)
     labels: Counts  # (bins + 2, labels): bin of the prediction by label
     unseen: npt.NDArray[np.float64]  # (C,)
+    wobble: Wobble  # of the D directions
 
     @staticmethod
     def of(plan: FeaturePlan, drift: Drift, train: "Examples", validation: "Examples", scores: Scores) -> "Reference":
         """Profile the training rows, and the validation rows with their calibrated scores."""
         binning = fit(plan, drift, train, scores)
-        counts = (
-            binning.count_features(train.features, _slots(binning, train)),
-            binning.count_scores(scores, _slots(binning, validation)),
+        slots = SLOTS[binning.season]
+        counts = np.concatenate(
+            [
+                binning.count_features(train.features, _slots(binning, train), slots),
+                binning.count_scores(scores, _slots(binning, validation), slots),
+            ],
+            axis=1,
         )
         ids = validation.features.category
         # Half a row on either side: a rate from few rows is never exactly 0 or 1.
         unseen = ((ids == OUTSIDE).sum(axis=0) + 0.5) / (len(ids) + 1)
         labels = binning.count_labels(scores, validation.target)
-        return Reference(binning, np.concatenate(counts, axis=1), labels, unseen)
+        wobble = _wobble(Directions.of(binning, counts, unseen), train, validation, scores)
+        as_in_file = Wobble(*(array.astype(np.float32).astype(np.float64) for array in wobble))
+        return Reference(binning, counts, labels, unseen, as_in_file)
+
+    @cached_property
+    def directions(self) -> Directions:
+        """The ways in which what is watched can move."""
+        return Directions.of(self.binning, self.counts, self.unseen)
 
     def to_bytes(self) -> bytes:
         """Return an Arrow file: one row with an array in every column; names and shapes in the metadata."""
@@ -105,10 +130,12 @@ class Reference:
             score=edges("score"),
             label=edges("label"),
         )
-        return Reference(binning, arrays["counts"], arrays["labels"], arrays["unseen"])
+        wobble = Wobble(*(arrays[f"wobble.{part}"].astype(np.float64) for part in Wobble._fields))
+        return Reference(binning, arrays["counts"], arrays["labels"], arrays["unseen"], wobble)
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         arrays: dict[str, npt.NDArray[Any]] = {"counts": self.counts, "labels": self.labels, "unseen": self.unseen}
+        arrays |= {f"wobble.{key}": array.astype(np.float32) for key, array in self.wobble._asdict().items()}
         for name in ("number", "basis", "component", "score", "label"):
             part: Edges | Basis | None = getattr(self.binning, name)
             if part is not None:
@@ -150,3 +177,45 @@ def _quantiles(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def _slots(binning: Binning, examples: "Examples") -> npt.NDArray[np.int64]:
     return binning.slots(examples.time) if len(examples.time) else np.zeros(len(examples.target), np.int64)
+
+
+def _wobble(directions: Directions, train: "Examples", validation: "Examples", scores: Scores) -> Wobble:
+    """Learn how features wander from the training rows, and scores from the validation rows."""
+    binning = directions.binning
+    if not len(train.time):
+        return Wobble.unknown(directions.rows)
+
+    def features(rows: Integers, groups: Integers, number: int) -> Counts:
+        return binning.count_features(train.features.rows(rows), groups, number)
+
+    def predictions(rows: Integers, groups: Integers, number: int) -> Counts:
+        return binning.count_scores(scores[rows], groups, number)
+
+    first = next(row for row, (kind, _) in enumerate(binning.watched) if kind == "prediction")
+    after = len(binning.watched) - first
+    of_features = _learned(directions, train.time, features, (0, after))
+    of_scores = _learned(directions, validation.time, predictions, (first, 0))
+    scored = directions.thing >= first
+    return Wobble(*(np.where(scored, b, a) for a, b in zip(of_features, of_scores, strict=True)))
+
+
+def _learned(
+    directions: Directions,
+    time: Integers,
+    count: Callable[[Integers, Integers, int], Counts],
+    around: tuple[int, int],
+) -> Wobble:
+    """Learn from the newest days of rows at `time` (n,); `count` leaves out so many watched things before and after."""
+    hour = time // _HOUR
+    order = np.argsort(hour, kind="stable")
+    order = order[hour[order] > hour.max(initial=0) - _DAYS * 24]
+    starts, group = np.unique(hour[order], return_inverse=True)
+    sums, rows = np.empty((len(starts), len(directions))), np.empty(len(starts))
+    for first in range(0, len(starts), _HOURS_AT_ONCE):
+        piece = slice(first, min(first + _HOURS_AT_ONCE, len(starts)))
+        a, b = np.searchsorted(group, [piece.start, piece.stop])
+        counts = count(order[a:b], group[a:b] - first, piece.stop - first)
+        counts = np.pad(counts, ((0, 0), around, (0, 0)))
+        sums[piece], _ = directions.project(counts, directions.binning.slots(starts[piece] * _HOUR))
+        rows[piece] = np.bincount(group[a:b] - first)
+    return Wobble.of(starts * _HOUR, sums, rows, _FITTED_DAYS[directions.binning.season])

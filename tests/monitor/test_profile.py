@@ -206,7 +206,7 @@ def test_a_file_of_another_format_is_refused() -> None:
     table = pa.table({"counts": [1]})
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    with pytest.raises(UserError, match="found format None, allowed 1"):
+    with pytest.raises(UserError, match="found format None, allowed 2"):
         Reference.from_bytes(sink.getvalue().to_pybytes())
 
 

@@ -1,0 +1,134 @@
+"""Has the level of a wandering mean shifted, and since when? The core of the detectors between hours and weeks.
+
+A window's mean score is y = b + w + noise: b the reference's own error (constant, normal), w the day's effect (AR(1)
+over days, the same all day), noise of known variance R. A Kalman filter foretells every window; what remains,
+the innovations nu with variance F, is white however autocorrelated the days are. A shift by delta from window j
+on would show in innovation t as delta g_jt, with a response g that the same filter gives. So the likelihood ratio
+against no shift, with delta ~ N(0, tau^2), is, with S1 = sum g nu / F and S2 = sum g^2 / F,
+
+    log E = q / 2 - log(1 + tau^2 S2) / 2,  q = S1^2 / (S2 + 1 / tau^2)
+
+and the Shiryaev-Roberts statistic is M = sum over starts j of E. Two corrections: the sum of skewed scores, whose
+largest is k, has no normal tail but Bernstein's, so q is divided by 1 + k |S1| / (3 S2). And where the variances
+themselves are uncertain, known only from some `degrees` of freedom, F is scaled by an inverse-gamma variable and
+E becomes the ratio of Student's t (DRIFT: a t-mixture e-value).
+
+Of all starts only some are kept: those of the last four windows, of the last 16 every fourth, of the last 64
+every 16th, and so on. Leaving starts out makes M smaller: never a false alarm more.
+
+Shapes: K starts, D directions.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from app.monitor.detectors.detector import DAY, Arrays
+from app.monitor.directions import Floats, Integers
+from app.monitor.wobble import Wobble
+
+_SHIFT = 0.25  # tau: standard deviations that a shift is expected to have
+_BASE = 4  # starts kept per power of itself
+_LEVELS = 7
+
+
+class Level:
+    """The filter, and what speaks for a shift since each of the kept starts."""
+
+    def __init__(self, wobble: Wobble, largest: Floats, degrees: Floats | None = None) -> None:
+        size = len(largest)
+        self._wobble, self._largest, self._degrees = wobble, largest, degrees
+        self._mean = np.zeros((2, size))  # of w and b
+        self._covariance = np.stack([np.square(wobble.day), np.zeros(size), np.square(wobble.error)])  # ww, wb, bb
+        self._day = np.zeros(1, np.int64)
+        self._count = np.zeros(1, np.int64)  # windows so far
+        self._squares = np.zeros(size)  # sum of nu^2 / F
+        self._restarted = np.zeros(size, np.int64)  # starts before are of no account
+        self._number = np.empty(0, np.int64)  # (K,) which window, from 1
+        self._start = np.empty(0, np.int64)  # (K,) when it began
+        self._response = np.empty((2, 0, size))  # of w and b to a shift by 1 since the start
+        self._s1, self._s2 = np.empty((0, size)), np.empty((0, size))
+
+    def update(self, start: int, mean: Floats, variance: Floats) -> tuple[Floats, Floats, Integers]:
+        """Take a window's mean score (D,) and its noise's variance; return log M, shift and onset (D,)."""
+        self._begin(start)
+        ww, wb, bb = self._covariance
+        innovation = mean - self._mean.sum(axis=0)
+        spread = ww + 2 * wb + bb + variance
+        gain = np.stack([ww + wb, wb + bb]) / spread
+        self._mean = self._mean + gain * innovation
+        self._covariance = np.stack([ww, wb, bb]) - np.stack([gain[0] ** 2, gain[0] * gain[1], gain[1] ** 2]) * spread
+        self._squares = self._squares + np.square(innovation) / spread
+
+        shown = 1 - self._response.sum(axis=0)
+        self._response = self._response + gain[:, None] * shown
+        self._s1 = self._s1 + shown * (innovation / spread)
+        self._s2 = self._s2 + np.square(shown) / spread
+        return self._evidence()
+
+    def _begin(self, start: int) -> None:
+        """Let the days since the last window pass, and let a shift begin at `start`."""
+        day = start // DAY
+        if self._count[0]:
+            kept = self._wobble.memory ** float(day - self._day[0])
+            self._mean[0] *= kept
+            self._response[0] *= kept
+            ww, wb, bb = self._covariance
+            self._covariance = np.stack([kept**2 * ww + (1 - kept**2) * np.square(self._wobble.day), kept * wb, bb])
+        self._day[0] = day
+        self._count += 1
+        now = self._count[0]
+        number = np.append(self._number, now)
+        stays = np.zeros(len(number), bool)
+        for level in range(_LEVELS):
+            stays |= (number % _BASE**level == 0) & (now - number < _BASE ** (level + 1))
+        size = self._s1.shape[1]
+        self._number, self._start = number[stays], np.append(self._start, start)[stays]
+        self._response = np.concatenate([self._response, np.zeros((2, 1, size))], axis=1)[:, stays]
+        self._s1 = np.concatenate([self._s1, np.zeros((1, size))])[stays]
+        self._s2 = np.concatenate([self._s2, np.zeros((1, size))])[stays]
+
+    def _evidence(self) -> tuple[Floats, Floats, Integers]:
+        size = np.abs(self._s1)
+        ratio = np.square(self._s1) / (self._s2 + _SHIFT**-2)
+        ratio = ratio / (1 + self._largest * size / np.maximum(3 * self._s2, 1e-300))
+        if self._degrees is None:
+            likelihood = ratio / 2
+        else:
+            known = self._degrees + self._squares
+            likelihood = -np.log1p(-ratio / known) * ((self._degrees + self._count[0]) / 2)
+        log_e = likelihood - np.log1p(self._s2 * _SHIFT**2) / 2
+        log_e[self._number[:, None] <= self._restarted] = -np.inf
+        best = log_e.argmax(axis=0)
+        place = (best, np.arange(len(best)))
+        top = log_e[place]
+        with np.errstate(invalid="ignore"):
+            log_m = np.where(np.isinf(top), top, top + np.log(np.exp(log_e - top).sum(axis=0)))
+        return log_m, self._s1[place] / (self._s2[place] + _SHIFT**-2), self._start[best]
+
+    def restart(self, directions: npt.NDArray[np.bool_]) -> None:
+        """Forget what speaks for a shift in some directions (D,), though not what is known of their level."""
+        self._restarted[directions] = self._count[0]
+
+    def to_arrays(self) -> Arrays:
+        """Return the state."""
+        return {name: getattr(self, f"_{name}") for name in _STATE}
+
+    def restore(self, arrays: Arrays) -> None:
+        """Go on from `to_arrays`."""
+        for name in _STATE:
+            setattr(self, f"_{name}", arrays[name].copy())
+
+
+_STATE = (
+    "mean",
+    "covariance",
+    "day",
+    "count",
+    "squares",
+    "restarted",
+    "number",
+    "start",
+    "response",
+    "s1",
+    "s2",
+)
