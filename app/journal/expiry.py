@@ -1,0 +1,36 @@
+"""What may be forgotten? Steps whose hours are past, and what killed processes left lying about."""
+
+import datetime as dt
+
+from app.journal.layout import delete, hour_of, list_files, list_hours
+from app.journal.manifests import Manifests
+from app.journal.parquet import failing
+from app.journal.rows import STREAMS
+from app.workspace import join, resolve
+
+
+def delete_before(folder: str, manifests: Manifests, before: dt.datetime) -> None:
+    """Delete all of a journal whose hour ended before `before`, except the newest step.
+
+    Manifests go before their files, so that a reader never meets a step in halves.
+    """
+    hour = hour_of(before)
+    found = manifests.visible()
+    kept = {manifest.hour for manifest in found[-1:]}
+    for manifest in found[:-1]:
+        if manifest.hour < hour:
+            manifests.drop(manifest)
+    with failing(f"{folder} cannot be cleared"):
+        for stream in STREAMS:
+            for past in list_hours(folder, stream):
+                if past < hour and past not in kept:
+                    filesystem, path = resolve(join(folder, stream, past))
+                    filesystem.delete_dir(path)
+        for left in ("corrupt", *(f"new/{stream}" for stream in STREAMS)):
+            _delete_leftovers(join(folder, left), before, drafts_only=left != "corrupt")
+
+
+def _delete_leftovers(uri: str, before: dt.datetime, drafts_only: bool) -> None:
+    for info in list_files(uri):
+        if info.mtime < before and (info.base_name.startswith(".") or not drafts_only):
+            delete(join(uri, info.base_name))

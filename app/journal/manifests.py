@@ -1,0 +1,198 @@
+"""What is committed? Manifests: one small file a step, or a block of steps, whose creation is the commit itself.
+
+Data files are written before their manifest and deleted after it, so that what a manifest names is whole. A manifest
+is created exclusively: of two committers one gets the number, the other begins anew. Steps are merged in blocks whose
+bounds are multiples of powers of `FANOUT`, so that two blocks never overlap: one holds the other, and the larger counts.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from app.journal.layout import delete, list_files, segment_uri
+from app.journal.parquet import VanishedError, failing
+from app.journal.rows import JournalError, Stream
+from app.workspace import create_bytes, join, read_bytes
+
+FANOUT = 32
+
+_NAME = re.compile(r"(\d{6,})(?:-(\d{6,}))?\.json")
+
+
+@dataclass(frozen=True)
+class StepFile:
+    """A stream's rows of the steps: file below the stream's folder, digest of its schema, and which events (ms) it holds."""
+
+    path: str
+    rows: int
+    schema: str
+    earliest: int | None
+    latest: int | None
+
+    @staticmethod
+    def of(path: str, table: pa.Table) -> "StepFile":
+        """Describe a table that lies at `path`."""
+        found = pc.min_max(table["event"].cast(pa.int64())) if "event" in table.column_names else {}
+        earliest, latest = (found[end].as_py() if found else None for end in ("min", "max"))
+        return StepFile(
+            path, table.num_rows, hashlib.sha256(table.schema.serialize()).hexdigest()[:16], earliest, latest
+        )
+
+    def overlaps(self, event_from: int | None, event_until: int | None) -> bool:
+        """Say whether events in [from, until) may be in it."""
+        late = event_from is not None and self.latest is not None and self.latest < event_from
+        early = event_until is not None and self.earliest is not None and self.earliest >= event_until
+        return not (late or early)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Steps `first` to `last`, last arrived in `hour`; `sources` are the segments they were, until these are gone."""
+
+    first: int
+    last: int
+    hour: str
+    files: dict[Stream, StepFile]
+    sources: list[tuple[Stream, str]] = field(default_factory=list)
+    corrupt: dict[int, int] = field(default_factory=dict)  # segments set aside, by step
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        numbers = f"{self.first:06d}" if self.first == self.last else f"{self.first:06d}-{self.last:06d}"
+        return f"{numbers}.json"
+
+    @property
+    def rows(self) -> int:
+        """Rows of all streams."""
+        return sum(file.rows for file in self.files.values())
+
+
+class Manifests:
+    """The manifests of one journal. They never change, so what was read once is remembered."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._known: dict[str, Manifest] = {}
+
+    def visible(self) -> list[Manifest]:
+        """Return what is committed, in order: every step once."""
+        while True:
+            names = self._listed()
+            try:
+                known = {name: self._known.get(name) or self._read(name) for name in counting(names)}
+            except VanishedError:
+                continue  # merged since it was listed
+            self._known = known
+            return list(known.values())
+
+    def create(self, manifest: Manifest) -> bool:
+        """Commit; False when the number is taken, or was and has been merged since."""
+        with failing(f"{self._uri(manifest.name)} cannot be written"):
+            try:
+                create_bytes(self._uri(manifest.name), msgspec.json.encode(manifest))
+            except FileExistsError:
+                return False
+        self._known[manifest.name] = manifest
+        return manifest.name in counting(self._listed())
+
+    def drop(self, manifest: Manifest) -> None:
+        """Delete a manifest and then its files."""
+        delete(self._uri(manifest.name))
+        self.drop_files(manifest)
+
+    def drop_files(self, manifest: Manifest) -> None:
+        """Delete the files of a manifest that was never created."""
+        for stream, file in manifest.files.items():
+            delete(join(self._folder, stream, file.path))
+
+    def drop_sources(self, manifest: Manifest) -> None:
+        """Delete the segments whose rows a manifest holds."""
+        for stream, name in manifest.sources:
+            delete(segment_uri(self._folder, stream, name))
+
+    def drop_superseded(self) -> None:
+        """Delete manifests that a larger one holds, with their files."""
+        names = self._listed()
+        for name in sorted(names - set(counting(names))):
+            try:
+                self.drop(self._known.get(name) or self._read(name))
+            except VanishedError:
+                continue  # another committer was quicker
+
+    def _listed(self) -> frozenset[str]:
+        """Return the names of all manifests, of one moment.
+
+        A single listing, made while a block takes the place of its steps, may show neither. The block is there
+        before they go, so two listings that agree have missed nothing.
+        """
+        last = None
+        while True:
+            with failing(f"{self._uri('')} cannot be listed"):
+                names = frozenset(
+                    info.base_name
+                    for info in list_files(join(self._folder, "steps"))
+                    if _NAME.fullmatch(info.base_name)
+                )
+            if names == last:
+                return names
+            last = names
+
+    def _read(self, name: str) -> Manifest:
+        uri = self._uri(name)
+        try:
+            with failing(f"{uri} cannot be read"):
+                return msgspec.json.decode(read_bytes(uri), type=Manifest)
+        except msgspec.DecodeError as error:
+            raise JournalError(f"{uri} is no manifest: {error}") from error
+
+    def _uri(self, name: str) -> str:
+        return join(self._folder, "steps", name)
+
+
+def counting(names: Iterable[str]) -> list[str]:
+    """Return the manifests, in order, that no larger one holds."""
+    spans = []
+    for name in names:
+        match = _NAME.fullmatch(name)
+        assert match is not None
+        spans.append((int(match[1]), -int(match[2] or match[1]), name))
+    kept, reached = [], 0
+    for _, last, name in sorted(spans):
+        if -last > reached:
+            kept.append(name)
+            reached = -last
+    return kept
+
+
+def due(manifests: list[Manifest], most_rows: int) -> list[Manifest] | None:
+    """Return the first block of steps to be merged: complete, of one schema a stream, and of at most `most_rows`.
+
+    Whoever looks at the same steps finds the same blocks.
+    """
+    size = FANOUT
+    while manifests and size <= manifests[-1].last:
+        blocks: dict[int, list[Manifest]] = {}
+        for manifest in manifests:
+            if (manifest.first - 1) // size == (manifest.last - 1) // size:
+                blocks.setdefault((manifest.first - 1) // size, []).append(manifest)
+        for members in blocks.values():
+            complete = sum(member.last - member.first + 1 for member in members) == size
+            if complete and len(members) > 1 and _alike(members) and sum(m.rows for m in members) <= most_rows:
+                return members
+        size *= FANOUT
+    return None
+
+
+def _alike(manifests: list[Manifest]) -> bool:
+    """Say whether the files of every stream have one schema."""
+    schemas: dict[Stream, set[str]] = {}
+    for manifest in manifests:
+        for stream, file in manifest.files.items():
+            schemas.setdefault(stream, set()).add(file.schema)
+    return all(len(found) == 1 for found in schemas.values())
