@@ -33,6 +33,7 @@ Kind: TypeAlias = Literal[
     "promote",  # it is champion, the one before stays in reserve
     "settled",  # it has proven itself as champion
     "rollback",  # the version before answers again
+    "ended",  # a rollout was ended by hand
     "page",  # a person is needed
 ]
 """What an entry is about."""

@@ -22,10 +22,11 @@ LINKS: tuple[Kind, ...] = (
     "promote",
     "settled",
     "rollback",
+    "ended",
 )
 """The kinds of entry that follow one from the other; the last one in the ledger says what is going on."""
 
-CHAMPIONS: tuple[Kind, ...] = ("deploy", "promote", "rollback")
+CHAMPIONS: tuple[Kind, ...] = ("deploy", "promote", "rollback", "ended")
 """The kinds of entry that say which version answers since then."""
 
 

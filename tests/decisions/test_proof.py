@@ -1,0 +1,54 @@
+"""Proof that one version is worse: the interval holds at every look, and finds what is there."""
+
+import numpy as np
+import pytest
+
+from app.decisions.proof import FEWEST_DAYS, FEWEST_ROWS, Sums, interval
+
+
+def sums(values: np.ndarray) -> Sums:
+    return Sums(len(values), float(values.sum()), float((values**2).sum()))
+
+
+def by_day(values: np.ndarray, rows: int) -> list[Sums]:
+    return [sums(day) for day in values.reshape(-1, rows)]
+
+
+def accused(random: np.random.Generator, wobble: float, mean: float = 0.0, days: int = 60, rows: int = 40) -> bool:
+    """Look after every day, and say whether the interval ever lay above 0."""
+    values = (random.laplace(mean, 1, (days, rows)) + wobble * random.standard_normal((days, 1))).ravel()
+    looks = range(FEWEST_DAYS, days + 1)
+    return any(interval(sums(values[: n * rows]), by_day(values[: n * rows], rows), 0.95).low > 0 for n in looks)
+
+
+@pytest.mark.parametrize("wobble", [0.0, 0.5])
+def test_looking_every_day_accuses_an_equal_version_no_more_often_than_declared(wobble):
+    random = np.random.default_rng(5)
+    found = sum(accused(random, wobble) for _ in range(300))
+    assert found <= 300 * 0.05  # two-sided: half of it is expected on this side at most
+
+
+def test_looking_after_every_batch_of_a_first_day_accuses_no_more_often_than_declared():
+    random, found = np.random.default_rng(6), 0
+    for _ in range(300):
+        values = random.laplace(0, 1, 2000)
+        found += any(interval(sums(values[:n]), [], 0.95).low > 0 for n in range(FEWEST_ROWS, 2001, 25))
+    assert found <= 300 * 0.05
+
+
+def test_a_version_that_is_worse_is_found():
+    random = np.random.default_rng(7)
+    assert all(accused(random, 0.2, mean=0.3) for _ in range(20))
+
+
+def test_days_that_differ_widen_the_interval_beyond_what_their_rows_would_say():
+    random = np.random.default_rng(8)
+    values = (random.standard_normal((8, 500)) + random.standard_normal((8, 1))).ravel()
+    by_rows, by_days = interval(sums(values), [], 0.95), interval(sums(values), by_day(values, 500), 0.95)
+    assert by_days.mean == by_rows.mean
+    assert by_days.high - by_days.low > 3 * (by_rows.high - by_rows.low)
+
+
+def test_too_few_rows_prove_nothing():
+    assert interval(Sums(0, 0.0, 0.0), [], 0.95).low == -np.inf
+    assert interval(Sums(FEWEST_ROWS - 1, 1e6, 1e9), [], 0.95).low == -np.inf
