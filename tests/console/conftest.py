@@ -34,8 +34,6 @@ class Service:
         service = self
 
         class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0].removeprefix("/flights").removeprefix("/")
                 service.asked.append(self.path)

@@ -243,26 +243,21 @@ def test_whatever_is_missing_the_rest_is_shown(visit, service, flights):
 
 
 def holes(documents):
-    """Yield the documents with every key left out, and with null in its place, one at a time."""
+    """Yield the documents with every key left out, or null in its place when it holds more, one at a time."""
 
     def paths(value, path=()):
-        if isinstance(value, dict):
-            for key, part in value.items():
-                yield (*path, key)
-                yield from paths(part, (*path, key))
-        elif isinstance(value, list) and value:
-            yield (*path, 0)
-            yield from paths(value[0], (*path, 0))
+        parts = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+        for key, part in parts:
+            yield (*path, key), part
+            yield from paths(part, (*path, key))
 
-    for path in paths({"drift": documents["drift"], "decisions": documents["decisions"]}):
-        if len(path) == 1:
-            continue
-        for empty in (False, True):
+    for path, part in paths({"drift": documents["drift"], "decisions": documents["decisions"]}):
+        if len(path) > 1:
             change = copy.deepcopy(documents)
             inner = change
             for key in path[:-1]:
                 inner = inner[key]
-            if empty:
+            if isinstance(part, dict | list):
                 inner[path[-1]] = None
             else:
                 del inner[path[-1]]

@@ -3,6 +3,7 @@
 import { byId, icon, setText, show } from "./dom.js";
 import * as format from "./format.js";
 import { poll } from "./poll.js";
+import { list, whole } from "./answers.js";
 import { recolour, renderCharts } from "./charts.js";
 import { renderDecisions } from "./decisions.js";
 import { renderFacts, renderHealth } from "./health.js";
@@ -35,21 +36,6 @@ function heard(answers) {
     render(whole(last[DRIFT]), list(last[DECISIONS].decisions), last[MODEL], answers[READY]);
   }
   return true;
-}
-
-const list = (value) => (Array.isArray(value) ? value.filter((item) => typeof item === "object" && item !== null) : []);
-
-/** A `/drift` answer in which every list is one, whatever is missing. */
-function whole(status) {
-  const { loss, traffic, features, findings, versions } = status;
-  return {
-    ...status,
-    loss: { ...loss, days: list(loss?.days) },
-    traffic: { days: list(traffic?.days) },
-    features: list(features).filter((feature) => feature.name !== undefined),
-    findings: list(findings),
-    versions: list(versions),
-  };
 }
 
 function render(status, decisions, model, ready) {

@@ -75,9 +75,11 @@ export function keyed(parent, items, keyOf, create, update = () => {}) {
     return node;
   });
   const kept = new Set(nodes);
+  const focused = document.activeElement;
   for (const node of had) if (!kept.has(node)) node.remove();
   nodes.forEach((node, index) => {
     const place = parent.children[fixed + index] ?? null;
     if (place !== node) parent.insertBefore(node, place);
   });
+  if (parent.contains(focused)) focused.focus({ preventScroll: true }); // an element that is moved loses it
 }

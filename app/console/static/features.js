@@ -44,7 +44,7 @@ function bar(share, largest, kind) {
 }
 
 function binTable(feature) {
-  const bins = Array.isArray(feature.bins) ? feature.bins : [];
+  const { bins } = feature;
   if (!bins.length) return element("p", { class: "nothing" }, "Its values have not been reported.");
   const rows = shares(bins);
   const largest = Math.max(...rows.flatMap((row) => [row.expected, row.seen]), 1e-9);

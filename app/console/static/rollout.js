@@ -7,7 +7,7 @@ const STAGES = [0.05, 0.25, 1]; // as declared by default; the service may say o
 
 /** Steps of the way, and the index of the one that is under way. */
 function way(rollout) {
-  const shares = (rollout.stages ?? STAGES).filter((share) => share > 0);
+  const shares = (Array.isArray(rollout.stages) ? rollout.stages : STAGES).filter((share) => share > 0);
   const share = Number(rollout.share ?? 0);
   if (share > 0 && !shares.includes(share)) shares.push(share);
   shares.sort((a, b) => a - b);
@@ -56,7 +56,7 @@ export function renderRollout(status, model) {
     setText(byId("rollout-rows-label"), `${format.count(rows)} of ${format.count(needed)} rows ${scored}`);
     byId("rollout-rows").max = Math.max(needed, 1);
     byId("rollout-rows").value = Math.min(rows, Math.max(needed, 1));
-    byId("checks").replaceChildren(...(rollout.checks ?? []).map(check));
+    byId("checks").replaceChildren(...rollout.checks.map(check));
   } else {
     const words = champion === undefined ? "No version answers yet" : `No challenger: ${format.version(champion)} answers every row`;
     setText(byId("rollout-aside"), words);
