@@ -1,5 +1,6 @@
 """What does the monitor find, and what must it know of a version to find it?"""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -21,6 +22,9 @@ class Subject:
     reference: Reference
     plan: FeaturePlan
     loss: float | None
+
+
+SubjectOf: TypeAlias = Callable[[str], Subject]
 
 
 @dataclass(frozen=True)
