@@ -70,7 +70,7 @@ def due(spec: Spec, entries: Sequence[Entry]) -> int | None:
     if present is None or retrain.policy not in ("probe", "calendar"):
         return None
     last = newest(entries, "probe", "retrain")
-    begin = present.trained_until if last is None else max(last.at_ms, present.trained_until)
+    begin = present.known_until if last is None else max(last.at_ms, present.known_until)
     return begin + _ms(retrain.every)
 
 
@@ -79,8 +79,9 @@ def spent(retrain: Retrain, situation: Situation, entries: Sequence[Entry]) -> t
     begin = situation.at - _ms(retrain.budget.per)
     recent = [entry for entry in entries if entry.at_ms > begin]
     bought = sum(entry.kind == "retrain" and entry.evidence["attempt"] == 1 for entry in recent)
-    cost = [entry.evidence.get("cpu_seconds") or 0.0 for entry in recent if entry.kind in _COSTLY]
-    return bought, sum(cost)
+    # An attempt's figure holds those of the attempts before.
+    cost = {entry.evidence["decision"]: entry.evidence["cpu_seconds"] for entry in recent if entry.kind in _COSTLY}
+    return bought, sum(cost.values())
 
 
 _COSTLY: tuple[Kind, ...] = ("retrained", "refused", "retrain_failed")
@@ -92,7 +93,7 @@ def _over_budget(retrain: Retrain, situation: Situation, entries: Sequence[Entry
     if bought >= budget.retrains:
         return Obstacle("budget", f"the budget's {budget.retrains} retrainings of {budget.per.days} days are spent")
     last = newest(entries, *_COSTLY)
-    expected = (last.evidence.get("cpu_seconds") or 0.0) if last else 0.0
+    expected = last.evidence["cpu_seconds"] if last else 0.0
     if budget.cpu_seconds is not None and seconds + expected > budget.cpu_seconds:
         words = f"{seconds:,.0f} of {budget.cpu_seconds:,.0f} CPU seconds are spent, and one retraining takes"
         return Obstacle("budget", f"{words} {expected:,.0f}")
@@ -147,7 +148,7 @@ def _follow_up(spec: Spec, situation: Situation, entries: Sequence[Entry], draft
         return None
     if last.kind == "probed" and last.evidence["buys"]:
         words = f"the probe proved a gain of {last.evidence['relative']:.1%} in loss, so a retraining is bought"
-        return _retrain(situation, entries, words, last, attempt=1)
+        return _retrain(situation, entries, words, last.id)
     if last.kind != "retrain_failed":
         return None
     attempt = int(last.evidence["attempt"])
@@ -156,8 +157,10 @@ def _follow_up(spec: Spec, situation: Situation, entries: Sequence[Entry], draft
         return Draft("page", last.id, situation.at, situation.step, words, {"attempts": attempt}, last.id)
     if situation.now < from_iso(last.evidence["not_before"]):
         return None
+    [failed] = [entry for entry in entries if entry.id == last.about]
+    evidence = failed.evidence | {"attempt": attempt + 1, "decision": last.evidence["decision"]}
     words = f"attempt {attempt + 1} of {spec.retrain.attempts} of the retraining that failed"
-    return _retrain(situation, entries, words, last, attempt + 1)
+    return Draft("retrain", f"{situation.step}", situation.at, situation.step, words, evidence, last.id)
 
 
 def _triggered(spec: Spec, situation: Situation, entries: Sequence[Entry], drafts: Sequence[Draft]) -> Draft | None:
@@ -177,17 +180,14 @@ def _triggered(spec: Spec, situation: Situation, entries: Sequence[Entry], draft
     first = alarms[0].id if alarms else fresh[0].id(spec.name) if fresh else None
     words = f"after {cause} and with {situation.labels:,} new labelled rows"
     if spec.retrain.policy != "probe":
-        return _retrain(situation, entries, f"{words}, a retraining is due", first, attempt=1)
+        return _retrain(situation, entries, f"{words}, a retraining is due", first)
     words += ", a cheap model is to tell what a retraining would gain"
     evidence = _evidence(situation, entries)
     return Draft("probe", f"{situation.step}", situation.at, situation.step, words, evidence, first)
 
 
-def _retrain(
-    situation: Situation, entries: Sequence[Entry], words: str, about: Entry | str | None, attempt: int
-) -> Draft:
-    evidence = _evidence(situation, entries) | {"attempt": attempt}
-    about = about.id if isinstance(about, Entry) else about
+def _retrain(situation: Situation, entries: Sequence[Entry], words: str, about: str | None) -> Draft:
+    evidence = _evidence(situation, entries) | {"attempt": 1}
     return Draft("retrain", f"{situation.step}", situation.at, situation.step, words, evidence, about)
 
 

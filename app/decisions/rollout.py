@@ -100,9 +100,9 @@ def advance(
     return _draft("stage", f"{share}", situation, stage, words, evidence | {"share": share})
 
 
-def by_hand(situation: Situation, entries: Sequence[Entry], found: Lineup, trained_until: int) -> Draft:
+def by_hand(situation: Situation, entries: Sequence[Entry], found: Lineup, known_until: int) -> Draft:
     """Return the entry for a line-up that somebody else wrote: it counts, and ends a rollout."""
-    known = Champion(found.champion.version, found.champion.bundle, trained_until)
+    known = Champion(found.champion.version, found.champion.bundle, known_until)
     evidence = {"champion": known.to_json(), "generation": found.generation}
     stage = stage_of(entries)
     if stage is not None:

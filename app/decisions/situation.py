@@ -35,7 +35,7 @@ class Situation:
     """What is known after one step of the journal.
 
     `at` is the watermark, in ms of event time, `now` the clock in ms. `labels` counts the labelled rows that are
-    newer than what the champion learned from; `faults` names what is broken upstream now.
+    newer than what the champion's training knew; `faults` names what is broken upstream now.
     """
 
     step: int
@@ -48,11 +48,11 @@ class Situation:
 
 @dataclass(frozen=True)
 class Champion:
-    """The version that answers; `trained_until` is the newest moment it learned from, in ms."""
+    """The version that answers; `known_until` is the moment (ms, event time) up to which its training knew the rows."""
 
     version: str
     bundle: str
-    trained_until: int
+    known_until: int
 
     def to_json(self) -> dict[str, str | int]:
         """Return plain JSON values."""

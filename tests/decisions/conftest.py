@@ -60,6 +60,8 @@ class Book:
     def answer(self, kind: str, day: float, now: int = 0, **evidence: Any) -> Entry:
         """Write what became of the last entry."""
         at = START + round(day * DAY)
+        if kind in ("retrained", "refused", "retrain_failed"):
+            evidence = {"cpu_seconds": 1.0, "decision": self.entries[-1].id} | evidence
         return self.append(Draft(kind, "", at, self.step, kind, evidence, self.entries[-1].id), now)
 
     def kinds(self) -> list[str]:

@@ -66,7 +66,7 @@ def test_the_calendar_retrains_by_time_alone(book):
     for day in range(1, 41):
         for retrain in book.on(day):
             bought.append(day)
-            champion = {"version": f"{day}", "bundle": "b", "trained_until": retrain.at_ms}
+            champion = {"version": f"{day}", "bundle": "b", "known_until": retrain.at_ms}
             book.answer("retrained", day, rollout=False)
             book.answer("promote", day, champion=champion)
             book.answer("settled", day)
@@ -174,7 +174,7 @@ def test_a_failed_retraining_is_tried_again_after_a_wait_and_then_a_person_is_pa
 @pytest.mark.parametrize("kind", ["shadow", "stage", "promote"])
 def test_nothing_is_bought_while_a_rollout_is_under_way(book, finding, kind):
     book = book(policy="drift")
-    evidence = {"champion": {"version": "2", "bundle": "b", "trained_until": 0}}
+    evidence = {"champion": {"version": "2", "bundle": "b", "known_until": 0}}
     book.answer(kind, 1, **(evidence if kind == "promote" else {}))
     [alarm] = book.on(2, finding())
     assert alarm.evidence["obstacle"]["name"] == "busy"
@@ -183,7 +183,7 @@ def test_nothing_is_bought_while_a_rollout_is_under_way(book, finding, kind):
 def test_alarms_about_the_version_before_do_not_accuse_the_new_champion(book, finding):
     book = book(min_labels=500, every="1000d")
     book.on(2, finding(), labels=0)
-    book.answer("deploy", 3, champion={"version": "2", "bundle": "b", "trained_until": START})
+    book.answer("deploy", 3, champion={"version": "2", "bundle": "b", "known_until": START})
     assert book.on(4) == []
 
 

@@ -18,7 +18,7 @@ from app.telemetry import DURATION_BOUNDS
 
 START = int(dt.datetime(2024, 3, 1, tzinfo=dt.UTC).timestamp() * 1000)
 DAY = 86_400_000
-SECOND = {"version": "2", "bundle": "bundles/two", "trained_until": START}
+SECOND = {"version": "2", "bundle": "bundles/two", "known_until": START}
 
 
 class Rollout:
