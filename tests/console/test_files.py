@@ -35,7 +35,9 @@ def test_no_file_names_another_host(path):
 
 @pytest.mark.parametrize("path", OWN)
 def test_no_script_turns_text_into_markup_or_code(path):
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|cssText", text(path))
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|cssText", text(path)
+    )
 
 
 def test_the_library_comes_with_its_licence():

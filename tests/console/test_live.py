@@ -33,7 +33,9 @@ def test_what_is_open_and_focused_stays_so_when_news_come(visit, service, flight
     documents = flights("drift")
     documents["drift"]["features"][0]["evidence"] = 99.0
     newest = documents["decisions"]["decisions"][0]
-    documents["decisions"]["decisions"].insert(0, {**newest, "number": 900, "id": "probe-000900", "kind": "probe", "reason": "news"})
+    documents["decisions"]["decisions"].insert(
+        0, {**newest, "number": 900, "id": "probe-000900", "kind": "probe", "reason": "news"}
+    )
     service.show(documents)
     one.after(2)
     expect(page.locator("#timeline > li").first).to_contain_text("news")

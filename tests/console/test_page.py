@@ -1,6 +1,7 @@
 """The page shows every state, to everybody, and takes nothing it is told for markup."""
 
 import copy
+import itertools
 
 import pytest
 from playwright.sync_api import expect
@@ -93,7 +94,9 @@ def test_features_come_worst_first_and_unfold_to_expected_and_seen(visit, servic
     service.show(flights("drift"))
     page = visit().open(service)
     buttons = page.locator("#feature-rows button")
-    expect(buttons).to_have_text(["city_left_delay", "origin_day_flights", *[buttons.nth(n).text_content() for n in range(2, 8)]])
+    expect(buttons).to_have_text(
+        ["city_left_delay", "origin_day_flights", *[buttons.nth(n).text_content() for n in range(2, 8)]]
+    )
     buttons.first.click()
     rows = page.locator("#feature-rows .bins tbody tr")
     expect(rows).to_have_count(10)
@@ -111,7 +114,9 @@ def test_the_charts_are_there_as_a_table_too(visit, service, flights):
     page.locator("#days summary").click()
     expect(page.locator("#days-rows tr")).to_have_count(299)
     newest = flights()["drift"]["loss"]["days"][-1]
-    expect(page.locator("#days-rows tr").nth(1)).to_contain_text(f"23 Dec 2013{flights()['drift']['traffic']['days'][-2]['rows']}v8{newest['rows']}{newest['loss']:.4f}")
+    expect(page.locator("#days-rows tr").nth(1)).to_contain_text(
+        f"23 Dec 2013{flights()['drift']['traffic']['days'][-2]['rows']}v8{newest['rows']}{newest['loss']:.4f}"
+    )
 
 
 def test_a_pointer_on_a_chart_reads_that_day(visit, service):
@@ -181,13 +186,19 @@ def test_names_roles_and_order_serve_a_screen_reader(visit, service, flights):
         expect(page.get_by_role(role)).to_have_count(1)
     levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3')].map((node) => +node.tagName[1])")
     assert levels[0] == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     ids = page.evaluate("[...document.querySelectorAll('[id]')].map((node) => node.id)")
     assert len(ids) == len(set(ids))
-    assert page.evaluate("[...document.querySelectorAll('table')].every((table) => table.caption?.textContent.trim())")
+    assert page.evaluate(
+        "[...document.querySelectorAll('table')].every((table) => table.caption?.textContent.trim())"
+    )
     assert page.evaluate("document.documentElement.lang") == "en"
     snapshot = page.locator("main").aria_snapshot()
-    for part in ('heading "Health: Well" [level=1]', 'button "wind_dir" [expanded]', 'list "Decisions, newest first"'):
+    for part in (
+        'heading "Health: Well" [level=1]',
+        'button "wind_dir" [expanded]',
+        'list "Decisions, newest first"',
+    ):
         assert part in snapshot
 
 
@@ -215,10 +226,28 @@ def test_hostile_names_values_and_reasons_are_shown_as_text(visit, service, flig
     drift["findings"][0] |= {"words": HOSTILE, "what": HOSTILE}
     drift["versions"][-1] |= {"version": HOSTILE, "reason": HOSTILE, "metrics": {HOSTILE: 1.0}}
     drift["loss"]["days"][-1]["version"] = HOSTILE
-    drift["rollout"] = {"challenger": HOSTILE, "share": 0.5, "rows": 1, "needed": 2, "checks": [{"name": HOSTILE, "ok": None, "words": HOSTILE}]}
+    drift["rollout"] = {
+        "challenger": HOSTILE,
+        "share": 0.5,
+        "rows": 1,
+        "needed": 2,
+        "checks": [{"name": HOSTILE, "ok": None, "words": HOSTILE}],
+    }
     drift["retrain"] = {"state": HOSTILE, "id": HOSTILE, "since": HOSTILE}
-    entry = {"number": HOSTILE, "id": HOSTILE, "kind": HOSTILE, "at": HOSTILE, "written": HOSTILE, "step": 1, "about": HOSTILE}
-    entry |= {"version": HOSTILE, "reason": HOSTILE, "evidence": {HOSTILE: HOSTILE, "deep": [{"a": {"b": {"c": {"d": HOSTILE}}}}]}}
+    entry = {
+        "number": HOSTILE,
+        "id": HOSTILE,
+        "kind": HOSTILE,
+        "at": HOSTILE,
+        "written": HOSTILE,
+        "step": 1,
+        "about": HOSTILE,
+    }
+    entry |= {
+        "version": HOSTILE,
+        "reason": HOSTILE,
+        "evidence": {HOSTILE: HOSTILE, "deep": [{"a": {"b": {"c": {"d": HOSTILE}}}}]},
+    }
     documents["decisions"]["decisions"] = [entry, {**entry, "number": 2, "id": "constructor", "kind": "constructor"}]
     service.show(documents)
     page = visit().open(service)

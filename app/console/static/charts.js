@@ -158,7 +158,7 @@ function marksOf(status, decisions) {
   }
   for (const { kind, at, version } of decisions) {
     const name = format.version(version);
-    if (kind === "promote" || kind === "deploy") add(format.when(at), "version", name, "--mark");
+    if (kind === "promote" || kind === "deploy" || kind === "ended") add(format.when(at), "version", name, "--mark");
     else if (kind === "rollback") add(format.when(at), "rollback", `↩ ${name}`, "--fault");
     else if (kind === "alarm_noted") add(format.when(at), "alarm", null, "--drift");
     else if (kind === "fault") add(format.when(at), "fault", null, "--fault");

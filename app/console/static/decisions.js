@@ -11,6 +11,7 @@ const KINDS = {
   deploy: ["Deployed", "up", "ok"],
   alarm_noted: ["Alarm noted", "bell", "drift"],
   fault: ["Upstream fault", "fault", "fault"],
+  fault_over: ["Fault over", "check", "ok"],
   probe: ["Probe", "probe", "watch"],
   probed: ["Probe’s result", "probe", "watch"],
   retrain: ["Retraining", "loop", "watch"],
@@ -18,9 +19,11 @@ const KINDS = {
   retrain_failed: ["Retraining failed", "breach", "fault"],
   refused: ["Refused by the gate", "breach", "degraded"],
   shadow: ["Shadow", "layers", "watch"],
-  stage: ["Stage passed", "layers", "watch"],
+  stage: ["Next stage", "layers", "watch"],
   promote: ["Promoted", "up", "ok"],
+  settled: ["Settled", "check", "ok"],
   rollback: ["Rolled back", "back", "fault"],
+  ended: ["Ended by hand", "back", "degraded"],
   page: ["Person paged", "bell", "fault"],
 };
 const looks = (kind) => (Object.hasOwn(KINDS, kind) ? KINDS[kind] : [format.words(kind), "unknown", "unknown"]);

@@ -134,10 +134,16 @@ function updateFeature(body, feature) {
   fillDetail(body);
 }
 
+/** How far something moved: features in standard deviations, a loss against what was expected; a fault in its words. */
+function moved({ kind, shift }) {
+  if (!Number.isFinite(shift) || kind === "fault") return null;
+  return kind === "loss" ? format.change(shift) : format.shift(shift);
+}
+
 function finding(found) {
   const state = found.kind === "fault" ? "fault" : "drift";
   const words = found.words ?? `${format.words(found.what)} ${found.direction ?? ""}`;
-  const facts = [found.version === undefined ? null : format.version(found.version), found.detector, Number.isFinite(found.shift) ? format.shift(found.shift) : null];
+  const facts = [found.version === undefined ? null : format.version(found.version), found.detector, moved(found)];
   const time = format.when(found.at);
   return element(
     "li",
@@ -163,12 +169,12 @@ function renderTable(features) {
   const wanted = byId("find").value.trim().toLowerCase();
   const sorted = [...features].sort(worstFirst);
   const matching = sorted.filter((feature) => String(feature.name).toLowerCase().includes(wanted));
-  const moved = matching.filter((feature) => stateOf(feature) !== "ok").length;
-  const shown = showAll || wanted ? matching : matching.slice(0, moved + QUIET);
+  const few = matching.filter((feature) => stateOf(feature) !== "ok").length + QUIET;
+  const shown = showAll || wanted ? matching : matching.slice(0, few);
   keyed(byId("feature-rows"), shown, (feature) => feature.name, createFeature, updateFeature);
   for (const body of bodies.keys()) if (!body.isConnected) bodies.delete(body);
   show("find-nothing", !matching.length);
-  show("features-more", !wanted && matching.length > moved + QUIET);
+  show("features-more", !wanted && matching.length > few);
   setText(byId("features-more"), showAll ? "Show fewer features" : `Show all ${format.count(matching.length)} features`);
 }
 
@@ -176,11 +182,11 @@ function renderTable(features) {
 export function renderMoved(status) {
   latest = status;
   const { features, findings } = status;
-  const moved = features.filter((feature) => stateOf(feature) !== "ok").length;
+  const loud = features.filter((feature) => stateOf(feature) !== "ok").length;
   show("features", features.length > 0);
-  show("moved-nothing", !features.length || (!moved && !findings.length));
+  show("moved-nothing", !features.length || (!loud && !findings.length));
   setText(byId("moved-nothing"), features.length ? "Nothing: every feature is as it was in training, season by season." : "Nothing is watched yet.");
-  setText(byId("moved-aside"), features.length ? `${format.count(moved)} of ${format.count(features.length)} features` : "");
+  setText(byId("moved-aside"), features.length ? `${format.count(loud)} of ${format.count(features.length)} features` : "");
   renderFindings(findings);
   renderTable(features);
 }

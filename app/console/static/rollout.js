@@ -50,10 +50,10 @@ export function renderRollout(status, model) {
   if (rollout) {
     const rows = rollout.rows ?? 0;
     const needed = rollout.needed ?? 0;
-    const scored = Number(rollout.share ?? 0) > 0 ? "answered" : "scored unheard";
+    const scored = rollout.stage === "champion" ? "labelled rows" : Number(rollout.share ?? 0) > 0 ? "rows answered" : "rows scored unheard";
     setText(byId("rollout-aside"), `${format.version(rollout.challenger)} beside ${format.version(champion)}`);
     byId("stages").replaceChildren(...stages(rollout));
-    setText(byId("rollout-rows-label"), `${format.count(rows)} of ${format.count(needed)} rows ${scored}`);
+    setText(byId("rollout-rows-label"), `${format.count(rows)} of ${format.count(needed)} ${scored}`);
     byId("rollout-rows").max = Math.max(needed, 1);
     byId("rollout-rows").value = Math.min(rows, Math.max(needed, 1));
     byId("checks").replaceChildren(...rollout.checks.map(check));
