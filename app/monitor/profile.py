@@ -16,7 +16,7 @@ import pyarrow as pa
 from app.data.features import FeaturePlan
 from app.monitor.binning import OUTSIDE, SLOTS, Basis, Binning, Counts, Edges, Season
 from app.monitor.directions import Directions, Integers
-from app.monitor.wobble import Wobble
+from app.monitor.wobble import Hours, Wobble
 from app.spec import Drift
 from app.types import Scores, UserError
 
@@ -29,11 +29,7 @@ _SAMPLE = 200_000  # rows that components and their bins are fitted to
 _DAYS = 120  # newest, that hours' and days' wobble is learned from
 _HOUR = 3_600_000
 _HOURS_AT_ONCE = 48
-_FITTED_DAYS: dict[Season, int] = {
-    "none": 1,
-    "hour_of_day": 2,
-    "hour_of_week": 7,
-}  # kinds of days with a season of their own
+_DAYS_WITH_SEASON: dict[Season, int] = {"none": 1, "hour_of_day": 2, "hour_of_week": 7}
 _QUANTILES = np.linspace(0, 1, 257)
 
 
@@ -180,32 +176,32 @@ def _slots(binning: Binning, examples: "Examples") -> npt.NDArray[np.int64]:
 
 
 def _wobble(directions: Directions, train: "Examples", validation: "Examples", scores: Scores) -> Wobble:
-    """Learn how features wander from the training rows, and scores from the validation rows."""
+    """Learn how features wander from all rows, and scores from the validation rows."""
     binning = directions.binning
     if not len(train.time):
         return Wobble.unknown(directions.rows)
-
-    def features(rows: Integers, groups: Integers, number: int) -> Counts:
-        return binning.count_features(train.features.rows(rows), groups, number)
-
-    def predictions(rows: Integers, groups: Integers, number: int) -> Counts:
-        return binning.count_scores(scores[rows], groups, number)
-
     first = next(row for row, (kind, _) in enumerate(binning.watched) if kind == "prediction")
     after = len(binning.watched) - first
-    of_features = _learned(directions, train.time, features, (0, after))
-    of_scores = _learned(directions, validation.time, predictions, (first, 0))
-    scored = directions.thing >= first
-    return Wobble(*(np.where(scored, b, a) for a, b in zip(of_features, of_scores, strict=True)))
+
+    def of_features(part: "Examples") -> Hours:
+        def count(rows: Integers, groups: Integers, number: int) -> Counts:
+            return np.pad(
+                binning.count_features(part.features.rows(rows), groups, number), ((0, 0), (0, after), (0, 0))
+            )
+
+        return _hours(directions, part.time, count)
+
+    def count_scores(rows: Integers, groups: Integers, number: int) -> Counts:
+        return np.pad(binning.count_scores(scores[rows], groups, number), ((0, 0), (first, 0), (0, 0)))
+
+    seasons = _DAYS_WITH_SEASON[binning.season]
+    features = Wobble.of(Hours.merged(of_features(train), of_features(validation)), seasons)
+    of_scores = Wobble.of(_hours(directions, validation.time, count_scores), seasons)
+    return features.extended(of_scores, directions.thing >= first)
 
 
-def _learned(
-    directions: Directions,
-    time: Integers,
-    count: Callable[[Integers, Integers, int], Counts],
-    around: tuple[int, int],
-) -> Wobble:
-    """Learn from the newest days of rows at `time` (n,); `count` leaves out so many watched things before and after."""
+def _hours(directions: Directions, time: Integers, count: Callable[[Integers, Integers, int], Counts]) -> Hours:
+    """Project the hours of the newest days of rows at `time` (n,); `count` counts chosen rows by groups (n, W, B)."""
     hour = time // _HOUR
     order = np.argsort(hour, kind="stable")
     order = order[hour[order] > hour.max(initial=0) - _DAYS * 24]
@@ -215,7 +211,6 @@ def _learned(
         piece = slice(first, min(first + _HOURS_AT_ONCE, len(starts)))
         a, b = np.searchsorted(group, [piece.start, piece.stop])
         counts = count(order[a:b], group[a:b] - first, piece.stop - first)
-        counts = np.pad(counts, ((0, 0), around, (0, 0)))
         sums[piece], _ = directions.project(counts, directions.binning.slots(starts[piece] * _HOUR))
         rows[piece] = np.bincount(group[a:b] - first)
-    return Wobble.of(starts * _HOUR, sums, rows, _FITTED_DAYS[directions.binning.season])
+    return Hours(starts * _HOUR, sums, rows)

@@ -11,6 +11,7 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from app.monitor.directions import Floats, Integers
 
@@ -21,8 +22,23 @@ _FEWEST_DAYS = 3  # to learn from; with fewer there are the defaults
 _DEFAULT = 0.05  # standard deviation of a day and of an hour
 _DEFAULT_MEMORY = 0.5
 _LONGEST_MEMORY = 0.95
-_CONFIDENCE = 0.9  # that a variance is not larger than taken
-_ODDEST = 3.0  # standard deviations: no day of the reference itself may count for more
+_UNLIKE = 0.15  # standard deviation of directions' memories from each other
+_CONFIDENCE = 0.75  # that a variance is not larger than taken
+_ODDEST = 2.5  # standard deviations: no day of the reference itself may count for more
+
+
+class Hours(NamedTuple):
+    """Sums of scores, hour by hour, ascending; an hour may come in several parts."""
+
+    start: Integers  # (H,) ms since 1970 UTC
+    sums: Floats  # (H, D) of rows' scores less their season's mean
+    rows: Floats  # (H,)
+
+    @staticmethod
+    def merged(*parts: "Hours") -> "Hours":
+        """Bring parts into one order."""
+        order = np.argsort(np.concatenate([part.start for part in parts]), kind="stable")
+        return Hours(*(np.concatenate(arrays)[order] for arrays in zip(*parts, strict=True)))
 
 
 class Wobble(NamedTuple):
@@ -42,69 +58,90 @@ class Wobble(NamedTuple):
         return Wobble(sd, sd, np.full_like(rows, _DEFAULT_MEMORY), error, np.zeros_like(rows))
 
     @staticmethod
-    def of(start: Integers, sums: Floats, rows: Floats, fitted: int) -> "Wobble":
-        """Learn from hours that start at `start` (H,), ascending, with sums (H, D) of `rows` (H,) rows' scores.
-
-        `fitted` is the number of days' seasons that were fitted to the same rows: 2 of weekday and weekend.
-        """
-        total = np.full(sums.shape[1], rows.sum())
-        day_sums, day_rows, day = _blocks(start, sums, rows, DAY)
+    def of(hours: Hours, seasons: int) -> "Wobble":
+        """Learn from hours; `seasons` kinds of days have a season of their own (weekday and weekend: 2)."""
+        total = np.full(hours.sums.shape[1], hours.rows.sum())
+        day_sums, day_rows, day = _blocks(hours, DAY)
         kept = day_rows >= np.median(day_rows) / 4 if len(day) else np.empty(0, bool)
-        number, free = int(kept.sum()), int(kept.sum()) - fitted
+        number, free = int(kept.sum()), int(kept.sum()) - seasons
         if free < _FEWEST_DAYS:
             return Wobble.unknown(total)
         mean = day_sums[kept] / day_rows[kept, None]
         noise = (1 / day_rows[kept]).mean()
-        seen = np.square(mean).sum(axis=0) / free
+        seen = np.maximum(np.square(mean).sum(axis=0) / free, 1e-12)
 
-        # Yule-Walker; noise of the estimate in the denominator, its bias and one standard error on top.
-        follows = np.diff(day[kept]) == 1
-        after = (mean[1:] * mean[:-1])[follows].sum(axis=0) / max(int(follows.sum()), 1)
-        beyond = np.maximum(seen - noise, 0) + seen / np.sqrt(number)
-        memory = np.clip(after / np.maximum(beyond, 1e-12), 0, _LONGEST_MEMORY)
-        memory += (1 + 4 * memory) / number + np.sqrt((1 - memory**2) / number)
-        memory = np.minimum(memory, _LONGEST_MEMORY)
-
+        memory = _memory(mean, day[kept], seen, noise)
         days = np.maximum(free * (1 - memory**2) / (1 + memory**2), _FEWEST_DAYS)
         persistence = (1 + memory) / (1 - memory) / number  # variance of the mean of these days, in days' variances
         variance = np.maximum(seen * _widening(days) - noise, 0) / np.maximum(1 - persistence, 0.3)
         oddest = (np.square(mean) - 1 / day_rows[kept, None]).max(axis=0) / _ODDEST**2
         variance = np.maximum(variance, oddest)
-        hour = np.sqrt(_within(start, sums, rows, number / free))
+        hour = np.sqrt(_within(hours, number / free))
         error = np.sqrt(variance * np.minimum(persistence, 1) + 1 / total)
         return Wobble(hour, np.sqrt(variance), memory, error, days)
 
+    def extended(self, other: "Wobble", theirs: npt.NDArray[np.bool_]) -> "Wobble":
+        """Take the directions `theirs` (D,) from the `other`, which has seen fewer days, and not for calmer than ours.
 
-def _blocks(start: Integers, sums: Floats, rows: Floats, length: int) -> tuple[Floats, Floats, Integers]:
+        Scores are a mixture of features, and wander as they do; some days' scores cannot tell how far or how long.
+        """
+        typical = Wobble(*(np.sqrt(np.square(array[~theirs]).mean()) for array in self))
+        borrowed = Wobble(
+            hour=np.maximum(other.hour, typical.hour),
+            day=np.maximum(other.day, typical.day),
+            memory=np.full_like(other.memory, typical.memory),
+            error=other.error,
+            days=np.full_like(other.days, typical.days),
+        )
+        return Wobble(*(np.where(theirs, b, a) for a, b in zip(self, borrowed, strict=True)))
+
+
+def _blocks(hours: Hours, length: int) -> tuple[Floats, Floats, Integers]:
     """Add hours up to blocks of `length` ms: sums (b, D), rows (b,) and number (b,) of those with rows."""
-    some = rows > 0
-    number, first = np.unique(start[some] // length, return_index=True)
+    number, first = np.unique(hours.start // length, return_index=True)
     if not len(first):
-        return np.empty((0, sums.shape[1])), np.empty(0), number
-    return np.add.reduceat(sums[some], first), np.add.reduceat(rows[some], first), number
+        return hours.sums, hours.rows, number
+    return np.add.reduceat(hours.sums, first), np.add.reduceat(hours.rows, first), number
 
 
-def _within(start: Integers, sums: Floats, rows: Floats, fitted: float) -> Floats:
+def _memory(mean: Floats, day: Integers, seen: Floats, noise: float) -> Floats:
+    """Return the correlation (D,) of a day's effect with the next day's.
+
+    Of days' means (T, D), with variance `seen` (D,) of which `noise` is chance: Yule-Walker, corrected for its bias,
+    and drawn towards what is usual among the directions (empirical Bayes).
+    """
+    number = len(mean)
+    next_to = np.diff(day) == 1
+    after = (mean[1:] * mean[:-1])[next_to].sum(axis=0) / max(int(next_to.sum()), 1) / seen
+    effect = np.maximum(1 - noise / seen, 0.1)
+    usual = np.clip((after * effect).sum() / np.square(effect).sum(), 0, _LONGEST_MEMORY)
+    own = after / effect
+    error = (1 - usual**2) / (number * np.square(effect))
+    drawn = (own * _UNLIKE**2 + usual * error) / (_UNLIKE**2 + error)
+    memory: Floats = np.clip(drawn + (1 + 4 * np.clip(drawn, 0, 1)) / number, 0, _LONGEST_MEMORY)
+    return memory
+
+
+def _within(hours: Hours, fitted: float) -> Floats:
     """Return the variance (D,) of an hour's effect: analysis of variance of hours, and of blocks of six, within days.
 
     Effects that last some hours show more in blocks; an hour's variance is then taken so large that as many
     independent hours would move a block as much.
     """
-    largest = np.zeros(sums.shape[1])
+    day_sums, day_rows, day = _blocks(hours, DAY)
+    found = []
     for length in (DAY // 24, _BLOCK):
-        block_sums, block_rows, block = _blocks(start, sums, rows, length)
-        day_sums, day_rows, _ = _blocks(start, sums, rows, DAY)
-        place = np.unique(block * length // DAY, return_inverse=True)[1]
-        away = block_sums / block_rows[:, None] - (day_sums / day_rows[:, None])[place]
-        free = len(block) - len(day_rows)
-        if free < 1:
-            continue
-        squares = (block_rows[:, None] * np.square(away)).sum(axis=0) * fitted
-        weight = (block_rows * (1 - block_rows / day_rows[place])).sum()
-        wide = _widening(np.array([float(free)]))
-        variance = np.maximum(squares * wide - free, 0) / weight
-        largest = np.maximum(largest, variance * (length * 24 // DAY))
-    return largest
+        sums, rows, block = _blocks(hours, length)
+        place = np.searchsorted(day, block * length // DAY)
+        free = max(len(block) - len(day), 1)
+        away = sums / rows[:, None] - (day_sums / day_rows[:, None])[place]
+        squares = (rows[:, None] * np.square(away)).sum(axis=0) * fitted
+        weight = max((rows * (1 - rows / day_rows[place])).sum(), 1.0)
+        # Of blocks, whose variance is then multiplied, only what is beyond chance.
+        chance = free + (np.sqrt(2 * free) if length == _BLOCK else 0)
+        found.append(np.maximum(squares - chance, 0) / weight * (length * 24 // DAY))
+    variance: Floats = np.maximum(*found)
+    return variance
 
 
 def _widening(free: Floats) -> Floats:

@@ -9,9 +9,10 @@ against no shift, with delta ~ N(0, tau^2), is, with S1 = sum g nu / F and S2 = 
     log E = q / 2 - log(1 + tau^2 S2) / 2,  q = S1^2 / (S2 + 1 / tau^2)
 
 and the Shiryaev-Roberts statistic is M = sum over starts j of E. Two corrections: the sum of skewed scores, whose
-largest is k, has no normal tail but Bernstein's, so q is divided by 1 + k |S1| / (3 S2). And where the variances
-themselves are uncertain, known only from some `degrees` of freedom, F is scaled by an inverse-gamma variable and
-E becomes the ratio of Student's t (DRIFT: a t-mixture e-value).
+largest is k, has no normal tail but Bennett's (for rare events: Poisson's), so q is multiplied by 2 h(u) / u^2 with
+h(u) = (1 + u) log(1 + u) - u and u = k |S1| / S2. And the variances themselves are known only from some days, so
+that E becomes a ratio of Student's t: with the degrees of freedom of the reference's days; or, learning on, with
+F scaled by one unknown factor that has an inverse-gamma prior of `degrees` of freedom.
 
 Of all starts only some are kept: those of the last four windows, of the last 16 every fourth, of the last 64
 every 16th, and so on. Leaving starts out makes M smaller: never a false alarm more.
@@ -47,22 +48,25 @@ class Level:
         self._start = np.empty(0, np.int64)  # (K,) when it began
         self._response = np.empty((2, 0, size))  # of w and b to a shift by 1 since the start
         self._s1, self._s2 = np.empty((0, size)), np.empty((0, size))
+        self._precision = np.empty((0, size))  # S2, were there no wobble
 
-    def update(self, start: int, mean: Floats, variance: Floats) -> tuple[Floats, Floats, Integers]:
+    def update(self, start: int, mean: Floats, noise: Floats, hour: Floats) -> tuple[Floats, Floats, Integers]:
         """Take a window's mean score (D,) and its noise's variance; return log M, shift and onset (D,)."""
         self._begin(start)
         ww, wb, bb = self._covariance
         innovation = mean - self._mean.sum(axis=0)
-        spread = ww + 2 * wb + bb + variance
+        spread = ww + 2 * wb + bb + noise + hour
         gain = np.stack([ww + wb, wb + bb]) / spread
         self._mean = self._mean + gain * innovation
         self._covariance = np.stack([ww, wb, bb]) - np.stack([gain[0] ** 2, gain[0] * gain[1], gain[1] ** 2]) * spread
-        self._squares = self._squares + np.square(innovation) / spread
+        weight = _bennett(self._largest * np.abs(innovation))
+        self._squares = self._squares + np.square(innovation) / spread * weight
 
         shown = 1 - self._response.sum(axis=0)
         self._response = self._response + gain[:, None] * shown
         self._s1 = self._s1 + shown * (innovation / spread)
         self._s2 = self._s2 + np.square(shown) / spread
+        self._precision = self._precision + 1 / noise
         return self._evidence()
 
     def _begin(self, start: int) -> None:
@@ -86,13 +90,16 @@ class Level:
         self._response = np.concatenate([self._response, np.zeros((2, 1, size))], axis=1)[:, stays]
         self._s1 = np.concatenate([self._s1, np.zeros((1, size))])[stays]
         self._s2 = np.concatenate([self._s2, np.zeros((1, size))])[stays]
+        self._precision = np.concatenate([self._precision, np.zeros((1, size))])[stays]
 
     def _evidence(self) -> tuple[Floats, Floats, Integers]:
-        size = np.abs(self._s1)
         ratio = np.square(self._s1) / (self._s2 + _SHIFT**-2)
-        ratio = ratio / (1 + self._largest * size / np.maximum(3 * self._s2, 1e-300))
+        ratio = ratio * _bennett(self._largest * np.abs(self._s1) / np.maximum(self._s2, 1e-300))
         if self._degrees is None:
-            likelihood = ratio / 2
+            # The variance of the wobble is known from as many days, that of the noise exactly (Satterthwaite).
+            share = 1 - self._s2 / self._precision
+            days = self._wobble.days / np.maximum(share, 0.1) ** 2
+            likelihood = np.log1p(ratio / days) * (days + 1) / 2
         else:
             known = self._degrees + self._squares
             likelihood = -np.log1p(-ratio / known) * ((self._degrees + self._count[0]) / 2)
@@ -119,6 +126,13 @@ class Level:
             setattr(self, f"_{name}", arrays[name].copy())
 
 
+def _bennett(u: Floats) -> Floats:
+    """Return 2 h(u) / u^2: 1 at 0, falling."""
+    u = np.maximum(u, 1e-3)  # below, differences cancel
+    factor: Floats = 2 * ((1 + u) * np.log1p(u) - u) / np.square(u)
+    return factor
+
+
 _STATE = (
     "mean",
     "covariance",
@@ -131,4 +145,5 @@ _STATE = (
     "response",
     "s1",
     "s2",
+    "precision",
 )

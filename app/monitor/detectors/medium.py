@@ -32,8 +32,8 @@ class Medium:
     def update(self, window: Window) -> Evidence:
         """Take the next closed hour."""
         at, rows = window.start + HOUR, np.maximum(window.rows, 1)
-        variance = 1 / rows + np.square(self._wobble.hour) + np.square(self._season_error[window.slot])
-        log_m, shift, onset = self._level.update(window.start, window.sums / rows, variance)
+        hour = np.square(self._wobble.hour) + np.square(self._season_error[window.slot])
+        log_m, shift, onset = self._level.update(window.start, window.sums / rows, 1 / rows, hour)
         crossed = log_m >= self._threshold
         self._level.restart(crossed)
         return Evidence(at, log_m, self._threshold, self._episodes.news(crossed, at), shift, onset)

@@ -18,7 +18,7 @@ from app.monitor.detectors.level import Level
 from app.monitor.directions import Directions, Window
 from app.monitor.wobble import Wobble
 
-_DEGREES = (5.0, 30.0)  # of freedom that the reference's days may count for
+_DEGREES = (5.0, 60.0)  # of freedom that the reference's days may count for
 
 
 class Slow:
@@ -53,9 +53,9 @@ class Slow:
         """Weigh the day that is over; return which directions alarm (D,)."""
         rows = np.maximum(self._rows, 1)
         # Of unequal hours the mean's variance is that of an hour by the sum of squared weights.
-        variance = 1 / rows + self._hour_variance * self._squares / np.square(rows)
+        hour = self._hour_variance * self._squares / np.square(rows)
         start = int(self._day[0]) * DAY
-        self._log_m, self._shift, self._onset = self._level.update(start, self._sums / rows, variance)
+        self._log_m, self._shift, self._onset = self._level.update(start, self._sums / rows, 1 / rows, hour)
         crossed = self._log_m >= self._threshold
         self._level.restart(crossed)
         return self._episodes.news(crossed, start + DAY)
