@@ -34,6 +34,11 @@ class Segment(NamedTuple):
     hour: str
     size: int
 
+    @property
+    def source(self) -> tuple[Stream, str]:
+        """What a manifest calls it."""
+        return self.stream, self.name
+
 
 def segment_name(moment: dt.datetime, replica: str, number: int) -> str:
     """Return a segment's name; unique as long as the replica's is."""
@@ -47,10 +52,9 @@ def segment_uri(folder: str, stream: Stream, name: str) -> str:
 
 def set_aside(folder: str, segment: Segment) -> None:
     """Move a segment that cannot be read to where a person may look at it. Raises FileNotFoundError when it is gone."""
-    filesystem, source = resolve(segment_uri(folder, segment.stream, segment.name))
-    _, target = resolve(join(folder, "corrupt", f"{segment.stream}-{segment.name}"))
-    filesystem.create_dir(resolve(join(folder, "corrupt"))[1])
-    filesystem.move(source, target)
+    source = segment_uri(folder, segment.stream, segment.name)
+    target = join(folder, "corrupt", f"{segment.stream}-{segment.name}")
+    move(source, target)
     _log.warning("segment %s cannot be read and was set aside as %s", source, target)
 
 
@@ -98,3 +102,11 @@ def delete(uri: str) -> None:
         filesystem.delete_file(path)
     except FileNotFoundError:
         return
+
+
+def move(source: str, target: str) -> None:
+    """Move a file to a folder that is made when it is missing. Raises FileNotFoundError when it is gone."""
+    filesystem, source_path = resolve(source)
+    _, target_path = resolve(target)
+    filesystem.create_dir(target_path.rpartition("/")[0])
+    filesystem.move(source_path, target_path)

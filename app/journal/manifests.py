@@ -7,7 +7,8 @@ bounds are multiples of powers of `FANOUT`, so that two blocks never overlap: on
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import msgspec
@@ -20,6 +21,7 @@ from app.journal.rows import JournalError, Stream
 from app.workspace import create_bytes, join, read_bytes
 
 FANOUT = 32
+_THREADS = 8  # files deleted at once: mostly waiting
 
 _NAME = re.compile(r"(\d{6,})(?:-(\d{6,}))?\.json")
 
@@ -103,18 +105,24 @@ class Manifests:
 
     def drop(self, manifest: Manifest) -> None:
         """Delete a manifest and then its files."""
-        delete(self._uri(manifest.name))
+        self._delete([self._uri(manifest.name)])
         self.drop_files(manifest)
 
     def drop_files(self, manifest: Manifest) -> None:
         """Delete the files of a manifest that was never created."""
-        for stream, file in manifest.files.items():
-            delete(join(self._folder, stream, file.path))
+        self._delete([join(self._folder, stream, file.path) for stream, file in manifest.files.items()])
 
-    def drop_sources(self, manifest: Manifest) -> None:
-        """Delete the segments whose rows a manifest holds."""
-        for stream, name in manifest.sources:
-            delete(segment_uri(self._folder, stream, name))
+    def drop_sources(self, sources: Sequence[tuple[Stream, str]]) -> None:
+        """Delete segments whose rows a manifest holds."""
+        self._delete([segment_uri(self._folder, *source) for source in sources])
+
+    def _delete(self, uris: Sequence[str]) -> None:
+        with failing(f"files of {self._folder} cannot be deleted"):
+            if len(uris) == 1:
+                delete(uris[0])
+            elif uris:
+                with ThreadPoolExecutor(_THREADS) as pool:
+                    list(pool.map(delete, uris))
 
     def drop_superseded(self) -> None:
         """Delete manifests that a larger one holds, with their files."""

@@ -1,8 +1,8 @@
 """How do segments become an ordered list of steps, and how is it read? By one committer, and by anyone.
 
 A commit writes the rows of new segments to files of their own, then a manifest that names both (this is the commit),
-then deletes the segments. Killed anywhere, it leaves either no manifest, and the segments are new again; or a manifest,
-and what is left of the segments it names is deleted by the next commit. `app.journal.manifests` says why two
+then deletes the segments. Killed anywhere, it leaves either no manifest, and the segments are new as before; or a
+manifest, and what is left of the segments it names is passed over, and deleted by the next commit. `app.journal.manifests` says why two
 committers do not get into each other's way. On an object store that cannot refuse to overwrite, there must be only one.
 
 A reader takes a view: the new segments, then the manifests. Both may be moved on under it: a segment that vanished
@@ -13,6 +13,7 @@ import datetime as dt
 import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TypeVar
 
@@ -33,6 +34,7 @@ from app.workspace import Workspace, join, read_bytes, write_bytes
 MOST_SEGMENTS = 512  # of one step: a backlog becomes several
 MOST_BYTES = 64 << 20
 MOST_MERGED_ROWS = 500_000  # of one file
+_THREADS = 8  # segments read at once: mostly waiting
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +65,8 @@ class Journal:
         """
         corrupt = 0
         while True:
-            new, manifests = self._view()
+            new, left, manifests = self._view()
+            self._manifests.drop_sources([segment.source for segment in left])
             try:
                 self._merge_one(manifests)
             except JournalError:  # a damaged old step must not keep new ones out
@@ -83,11 +86,11 @@ class Journal:
                 last=number,
                 hour=chosen[-1].hour,
                 files=files,
-                sources=[(segment.stream, segment.name) for segment in chosen],
+                sources=[segment.source for segment in chosen],
                 corrupt={number: corrupt} if corrupt else {},
             )
             if self._manifests.create(manifest):
-                self._manifests.drop_sources(manifest)
+                self._manifests.drop_sources(manifest.sources)
                 return Step(number, **tables, corrupt=corrupt)
             self._manifests.drop_files(manifest)
 
@@ -175,8 +178,8 @@ class Journal:
 
     # ---- views -----------------------------------------------------------------------------------------------
 
-    def _view(self) -> tuple[list[Segment], list[Manifest]]:
-        """Return the segments that are in no step, and the manifests.
+    def _view(self) -> tuple[list[Segment], list[Segment], list[Manifest]]:
+        """Return the segments that are in no step, those left over though they are in one, and the manifests.
 
         Segments are listed first: one that is committed meanwhile is known from its manifest, one that is also merged
         meanwhile is gone (`_merge_one`).
@@ -185,12 +188,14 @@ class Journal:
             segments = list_segments(self.folder)
         manifests = self._manifests.visible()
         taken = {source for manifest in manifests for source in manifest.sources}
-        return [segment for segment in segments if (segment.stream, segment.name) not in taken], manifests
+        new = [segment for segment in segments if segment.source not in taken]
+        left = [segment for segment in segments if segment.source in taken]
+        return new, left, manifests
 
     def _new_rows(self, stream: Stream) -> tuple[list[pa.Table], int]:
         """Return the rows of new segments, and the last step that is committed beside them."""
         while True:
-            segments, manifests = self._view()
+            segments, _, manifests = self._view()
             try:
                 tables = [self._decode(segment) for segment in segments if segment.stream == stream]
             except VanishedError:
@@ -238,8 +243,9 @@ class Journal:
         """Return rows by stream, and how many segments could not be read and were set aside."""
         found: dict[Stream, list[pa.Table]] = {stream: [] for stream in STREAMS}
         corrupt = 0
-        for segment in segments:
-            table = self._decode(segment)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            decoded = list(pool.map(self._decode, segments))
+        for segment, table in zip(segments, decoded, strict=True):
             if table is None:
                 with failing(f"segment {segment.name} cannot be set aside"):
                     set_aside(self.folder, segment)
@@ -268,10 +274,10 @@ class Journal:
         if members is None:
             return False
         with failing(f"{self.folder} cannot be listed"):
-            present = {(segment.stream, segment.name) for segment in list_segments(self.folder)}
+            present = {segment.source for segment in list_segments(self.folder)}
         for member in members:
             if not present.isdisjoint(member.sources):
-                self._manifests.drop_sources(member)
+                self._manifests.drop_sources(member.sources)
         try:
             tables = {stream: self._merged(members, stream) for stream in STREAMS}
         except VanishedError:

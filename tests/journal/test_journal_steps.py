@@ -1,0 +1,503 @@
+"""Every row is in the journal exactly once, whoever is killed and whoever reads; and steps replay as they were."""
+
+import datetime as dt
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.journal import manifests, steps
+from app.journal.rows import FIXED, PROFILES, JournalError, Step
+from app.journal.steps import Journal
+from app.journal.writer import SegmentWriter
+from app.workspace import Workspace
+
+
+@pytest.fixture
+def writer(folder):
+    return SegmentWriter(folder, "a")
+
+
+@pytest.fixture
+def journal(folder):
+    return Journal(folder)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(manifests, "FANOUT", 2)
+
+
+def profiles(rows=3):
+    row = dict.fromkeys(PROFILES.names) | {"version": "1", "rows": 7, "counts": b"1234", "seconds": [1, 2]}
+    return pa.Table.from_pylist([row] * rows, schema=PROFILES)
+
+
+def names(table):
+    return table["id"].to_pylist()
+
+
+def files(folder):
+    return sorted(path.name for path in Path(folder).rglob("*") if path.is_file())
+
+
+def same(one: Step, other: Step) -> bool:
+    return (
+        one.number == other.number
+        and one.corrupt == other.corrupt
+        and all(
+            mine.equals(yours) and mine.schema.equals(yours.schema)
+            for mine, yours in zip(one[1:4], other[1:4], strict=True)
+        )
+    )
+
+
+def test_a_journal_that_nobody_has_written_to_is_empty(tmp_path):
+    journal = Journal.open(Workspace.open(str(tmp_path)), "rides")
+    assert journal.folder == str(tmp_path / "rides" / "journal")
+    assert journal.commit() is None
+    assert list(journal.steps()) == []
+    assert journal.predictions().num_rows == journal.labels().num_rows == journal.labelled().num_rows == 0
+    journal.compact()
+    journal.expire(10**12)
+
+
+def test_a_step_holds_all_new_rows_of_all_streams_and_replays_as_it_was(writer, journal, predictions, labels, folder):
+    writer.write("predictions", predictions(0, 10))
+    writer.write("labels", labels(range(5)))
+    writer.write("predictions", predictions(10, 20))
+    writer.write("profiles", profiles())
+    step = journal.commit()
+    assert step.number == 1
+    assert step.predictions.equals(predictions(0, 20))
+    assert step.labels.equals(labels(range(5)))
+    assert step.profiles.equals(profiles())
+    assert [same(step, again) for again in Journal(folder).steps()] == [True]
+    assert not any(name.startswith("seg-") for name in files(folder))
+    assert journal.commit() is None
+
+
+def test_a_stream_without_rows_has_the_fixed_columns(writer, journal, labels):
+    writer.write("labels", labels(range(3)))
+    step = journal.commit()
+    assert step.predictions.equals(FIXED["predictions"].empty_table())
+    assert step.profiles.schema == PROFILES
+    assert same(step, next(journal.steps()))
+
+
+def test_steps_go_on_after_the_one_that_is_named(writer, journal, predictions):
+    for start in range(0, 50, 10):
+        writer.write("predictions", predictions(start, start + 10))
+        journal.commit()
+    assert [step.number for step in journal.steps(after=3)] == [4, 5]
+    assert [step.number for step in journal.steps(after=5)] == []
+
+
+def test_readers_see_rows_before_they_are_committed_and_after(writer, journal, predictions, labels):
+    writer.write("predictions", predictions(0, 10))
+    writer.write("labels", labels(range(10)))
+    journal.commit()
+    writer.write("predictions", predictions(10, 20))
+    writer.write("labels", labels(range(10, 15)))
+    assert journal.predictions().equals(predictions(0, 20))
+    assert journal.labels().equals(labels(range(15)))
+    assert names(journal.labelled()) == [f"r{i}" for i in range(15)]
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("merged", [False, True])
+def test_columns_and_event_times_are_chosen_while_reading(writer, journal, predictions, merged):
+    for start in range(0, 40, 10):
+        writer.write("predictions", predictions(start, start + 10))
+        journal.commit()
+    if merged:
+        journal.compact()
+    found = journal.predictions(["score", "features.zone"], event_from=8_000, event_until=23_000)
+    assert found.column_names == ["score", "features"]
+    assert [field.name for field in found.schema.field("features").type] == ["zone"]
+    assert found["score"].equals(predictions(8, 23)["score"])
+    assert journal.labelled(columns=["score"]).column_names == ["score", "label", "label_event"]
+
+
+def test_a_file_whose_events_are_outside_is_not_opened(writer, journal, predictions, folder):
+    writer.write("predictions", predictions(0, 10))
+    journal.commit()
+    writer.write("predictions", predictions(10, 20))
+    journal.commit()
+    next(Path(folder).rglob("step-000001-*.parquet")).write_bytes(b"")
+    assert names(journal.predictions(event_from=10_000)) == [f"r{i}" for i in range(10, 20)]
+    with pytest.raises(JournalError, match=r"step-000001-.*\.parquet cannot be read: "):
+        journal.predictions()
+
+
+def test_a_backlog_is_worked_off_in_steps_of_bounded_size_in_order_of_time(
+    writer, journal, predictions, labels, monkeypatch
+):
+    monkeypatch.setattr(steps, "MOST_SEGMENTS", 4)
+    for start in range(0, 50, 10):
+        writer.write("predictions", predictions(start, start + 10))
+        writer.write("labels", labels([start]))
+    made = []
+    while (step := journal.commit()) is not None:
+        made.append((step.predictions.num_rows + step.labels.num_rows, step.number))
+    assert [number for _, number in made] == [1, 2, 3]
+    assert sum(rows for rows, _ in made) == 55
+    assert sorted(names(journal.predictions())) == sorted(names(predictions(0, 50)))
+    monkeypatch.setattr(steps, "MOST_BYTES", 1)
+    writer.write("predictions", predictions(50, 60))
+    writer.write("predictions", predictions(60, 70))
+    assert [journal.commit().predictions.num_rows, journal.commit().predictions.num_rows] == [10, 10]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "other columns"])
+def test_a_segment_that_cannot_be_read_is_set_aside_and_counted(damage, writer, journal, predictions, folder, caplog):
+    writer.write("predictions", predictions(0, 10))
+    bad = next(Path(folder).rglob("seg-*.parquet"))
+    if damage == "other columns":
+        pq.write_table(pa.table({"x": [1]}), bad)
+    else:
+        bad.write_bytes({"truncated": bad.read_bytes()[:-20], "empty": b"", "text": b"hello"}[damage])
+    writer.write("predictions", predictions(10, 20))
+    assert names(journal.predictions()) == [f"r{i}" for i in range(10, 20)]
+    step = journal.commit()
+    assert (step.corrupt, step.predictions.num_rows) == (1, 10)
+    assert same(step, next(journal.steps()))
+    assert [path.name for path in Path(folder, "corrupt").iterdir()] == [f"predictions-{bad.name}"]
+    assert "was set aside" in caplog.text
+
+
+def test_a_step_of_nothing_but_a_corrupt_segment_still_says_so(writer, journal, predictions, folder):
+    writer.write("predictions", predictions(0, 10))
+    next(Path(folder).rglob("seg-*.parquet")).write_bytes(b"")
+    assert journal.commit()[0::4] == (1, 1)
+    assert [step[0::4] for step in journal.steps()] == [(1, 1)]
+
+
+def test_two_committers_share_the_segments_between_them(folder, writer, predictions, monkeypatch):
+    monkeypatch.setattr(steps, "MOST_SEGMENTS", 5)
+    monkeypatch.setattr(manifests, "FANOUT", 2)
+    for start in range(0, 100):
+        writer.write("predictions", predictions(start, start + 1))
+
+    def work(_):
+        made, journal = [], Journal(folder)
+        while (step := journal.commit()) is not None:
+            made.append(step)
+        return made
+
+    with ThreadPoolExecutor(3) as pool:
+        made = sorted((step for each in pool.map(work, range(3)) for step in each), key=lambda step: step.number)
+    assert sorted(row for step in made for row in names(step.predictions)) == sorted(names(predictions(0, 100)))
+    again = list(Journal(folder).steps())
+    assert [step.number for step in again] == list(range(1, len(made) + 1))
+    assert all(map(same, made, again))
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_committer_that_slept_through_a_merge_does_not_take_a_number_again(
+    folder, writer, predictions, monkeypatch
+):
+    slow, quick = Journal(folder), Journal(folder)
+    writer.write("predictions", predictions(0, 10))
+    read = slow._read_segments
+
+    def sleep(chosen):
+        found = read(chosen)
+        monkeypatch.setattr(slow, "_read_segments", read)
+        for start in range(10, 50, 10):  # meanwhile
+            quick.commit()
+            writer.write("predictions", predictions(start, start + 10))
+        quick.commit()
+        quick.compact()
+        return found
+
+    monkeypatch.setattr(slow, "_read_segments", sleep)
+    writer.write("predictions", predictions(50, 60))
+    assert slow.commit() is None
+    assert sorted(names(slow.predictions())) == sorted(names(predictions(0, 60)))
+    assert [step.number for step in slow.steps()] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_merged_steps_are_fewer_files_and_the_same_steps(writer, journal, predictions, labels, folder):
+    made = []
+    for number in range(11):
+        if number != 4:  # a step without predictions among others
+            writer.write("predictions", predictions(number * 10, number * 10 + 10))
+        writer.write("labels", labels([number]))
+        made.append(journal.commit())
+    journal.compact()
+    assert [name for name in files(folder) if name.endswith(".json")] == [
+        "000001-000008.json",
+        "000009-000010.json",
+        "000011.json",
+    ]
+    assert len(files(folder)) == 9
+    assert (
+        pq.read_schema(next(Path(folder).rglob("predictions/*/step-000001-*.parquet"))).field("step").type == "int64"
+    )
+    for after in range(12):
+        again = list(Journal(folder).steps(after))
+        assert len(again) == 11 - after
+        assert all(map(same, made[after:], again))
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_steps_of_different_features_are_not_merged_and_are_read_together(writer, journal, predictions, folder):
+    older = predictions(0, 10)
+    wind = pa.array([1.5] * 10, pa.float32())
+    features = pa.StructArray.from_arrays([wind, pa.array(["7"] * 10)], names=["wind", "distance"])
+    newer = predictions(10, 20).set_column(8, "features", features)
+    made = []
+    for table in (older, newer):
+        writer.write("predictions", table)
+        made.append(journal.commit())
+    journal.compact()
+    assert all(map(same, made, journal.steps()))
+    both = journal.predictions()
+    assert both["features"][0].as_py() == {"distance": "0", "rain": None, "zone": "north", "wind": None}
+    assert both["features"][-1].as_py() == {"distance": "7", "rain": None, "zone": None, "wind": 1.5}
+    writer.write("predictions", older)
+    writer.write("predictions", newer)
+    assert journal.commit().predictions.equals(both)
+
+
+def test_files_that_would_be_too_large_are_not_merged(writer, journal, predictions, folder, monkeypatch):
+    monkeypatch.setattr(manifests, "FANOUT", 2)
+    monkeypatch.setattr(steps, "MOST_MERGED_ROWS", 20)
+    for start in range(0, 40, 10):
+        writer.write("predictions", predictions(start, start + 10))
+        journal.commit()
+    journal.compact()
+    assert [name for name in files(folder) if name.endswith(".json")] == ["000001-000002.json", "000003-000004.json"]
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_damaged_old_step_does_not_keep_new_ones_out(writer, journal, predictions, folder, caplog):
+    for start in range(0, 20, 10):
+        writer.write("predictions", predictions(start, start + 10))
+        journal.commit()
+    next(Path(folder).rglob("step-000001-*.parquet")).write_bytes(b"damaged")
+    writer.write("predictions", predictions(20, 30))
+    assert journal.commit().number == 3
+    assert "steps cannot be merged" in caplog.text
+    with pytest.raises(JournalError, match="step-000001"):
+        list(journal.steps())
+
+
+def test_a_step_that_was_lost_is_said_to_be(writer, journal, predictions, folder):
+    writer.write("predictions", predictions(0, 10))
+    journal.commit()
+    next(Path(folder).rglob("step-000001-*.parquet")).unlink()
+    with pytest.raises(JournalError, match=r"step-000001-.* cannot be read: .*No such file"):
+        journal.predictions()
+
+
+def test_hours_that_are_past_are_forgotten_and_numbers_go_on(folder, journal, predictions, labels):
+    moment = dt.datetime(2026, 11, 24, 2, 59, 59, 999_000, tzinfo=dt.UTC)
+    writer = SegmentWriter(folder, "a", clock=lambda: moment)
+    for day in range(4):
+        moment = moment.replace(day=24 + day)
+        writer.write("predictions", predictions(day * 10, day * 10 + 10))
+        writer.write("labels", labels([day]))
+        journal.commit()
+    Path(folder, "corrupt").mkdir()
+    Path(folder, "corrupt", "old").touch()
+    Path(folder, "new", "labels", ".seg-draft").touch()
+    journal.expire(int(dt.datetime(2026, 11, 26, 2, 30, tzinfo=dt.UTC).timestamp() * 1000))
+    assert names(journal.predictions()) == [f"r{i}" for i in range(20, 40)]
+    assert [step.number for step in journal.steps()] == [3, 4]
+    assert sorted(path.name for path in Path(folder, "labels").iterdir()) == ["2026-11-26T02", "2026-11-27T02"]
+    journal.expire(int(dt.datetime(2027, 1, 1, tzinfo=dt.UTC).timestamp() * 1000))
+    assert [step.number for step in journal.steps()] == [4]
+    moment = moment.replace(year=2027)
+    writer.write("predictions", predictions(40, 50))
+    assert journal.commit().number == 5
+
+
+def test_a_segment_that_outlived_its_commit_does_not_come_back_when_the_step_is_forgotten(
+    folder, journal, predictions, disk
+):
+    writer = SegmentWriter(folder, "a", clock=lambda: dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
+    writer.write("predictions", predictions(0, 10))
+    point = 1
+    while disk.kill_at(point, journal.commit) and not list(Path(folder, "steps").glob("0*.json")):
+        point += 1
+    assert any(name.startswith("seg-") for name in files(folder))
+    SegmentWriter(folder, "a").write("predictions", predictions(10, 20))
+    assert journal.commit().number == 2
+    journal.expire(int(dt.datetime(2021, 1, 1, tzinfo=dt.UTC).timestamp() * 1000))
+    assert names(journal.predictions()) == [f"r{i}" for i in range(10, 20)]
+    assert journal.commit() is None
+
+
+def test_what_was_left_by_the_killed_is_deleted_when_it_is_old(folder, writer, journal, predictions):
+    writer.write("predictions", predictions(0, 10))
+    draft, kept = Path(folder, "new", "predictions", ".seg-draft"), len(files(folder))
+    draft.touch()
+    Path(folder, "corrupt").mkdir()
+    Path(folder, "corrupt", "labels-seg").touch()
+    assert journal.predictions().num_rows == 10
+    journal.expire(0)
+    assert draft.exists()
+    journal.expire(int((dt.datetime.now(dt.UTC) + dt.timedelta(hours=2)).timestamp() * 1000))
+    assert len(files(folder)) == kept
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_readers_see_every_row_once_while_steps_are_made_and_merged_under_them(folder, writer, predictions, labels):
+    written, done = 0, Event()
+
+    def commit():
+        nonlocal written
+        journal = Journal(folder)
+        try:
+            for number in range(30):
+                writer.write("predictions", predictions(number, number + 1))
+                writer.write("labels", labels([number]))
+                written = number + 1
+                if number % 2:
+                    journal.commit()
+        finally:
+            done.set()
+
+    def read(kind):
+        looked, journal = 0, Journal(folder)
+        while not done.is_set() or looked == 0:
+            least = written
+            if kind == "steps":
+                found = list(journal.steps())
+                assert [step.number for step in found] == list(range(1, len(found) + 1))
+                rows = [row for step in found for row in names(step.predictions)]
+                least = 0
+            else:
+                rows = names(journal.predictions(["id"]) if kind == "predictions" else journal.labels())
+            assert len(rows) == len(set(rows)) >= least
+            assert set(rows) == {f"r{i}" for i in range(len(rows))}
+            looked += 1
+        return looked
+
+    with ThreadPoolExecutor(4) as pool:
+        looking = [pool.submit(read, kind) for kind in ("predictions", "labels", "steps")]
+        pool.submit(commit).result()
+        assert min(future.result() for future in looking) > 0
+
+
+@pytest.fixture
+def copies(tmp_path, predictions, labels):
+    """Return a function that gives, each time, a journal of its own.
+
+    The next commit has steps to merge, new rows of several streams, and a corrupt segment.
+    """
+    folder = f"{tmp_path}/original"
+    writer = SegmentWriter(folder, "a")
+    for start in range(0, 40, 10):
+        writer.write("predictions", predictions(start, start + 10))
+        writer.write("labels", labels([start]))
+        Journal(folder).commit()
+    writer.write("predictions", predictions(40, 45))
+    writer.write("predictions", predictions(45, 50))
+    writer.write("profiles", profiles())
+    name = "seg-20200101T000000000-x-000001.parquet"
+    Path(folder, "new", "labels", name).write_bytes(b"corrupt")
+    return lambda number: shutil.copytree(folder, f"{tmp_path}/copy{number}")
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_commit_killed_at_any_point_loses_and_doubles_nothing(copies, predictions, disk):
+    for point in range(1, 200):
+        home = copies(point)
+        before = list(Journal(home).steps())
+        if not disk.kill_at(point, Journal(home).commit):
+            break
+        journal = Journal(home)
+        assert sorted(names(journal.predictions())) == sorted(names(predictions(0, 50)))
+        while journal.commit() is not None:
+            pass
+        journal.compact()
+        assert sorted(names(journal.predictions())) == sorted(names(predictions(0, 50)))
+        assert names(journal.labels()) == ["r0", "r10", "r20", "r30"]
+        after = list(journal.steps())
+        assert all(map(same, before, after))
+        assert sum(step.profiles.num_rows for step in after) == 3
+        assert sorted(row for step in after for row in names(step.predictions)) == sorted(names(predictions(0, 50)))
+        assert not any(name.startswith("seg-2") for name in files(f"{home}/new"))
+    assert point > 20
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_full_disk_at_any_point_of_a_commit_is_a_clear_error_and_the_next_one_works(copies, predictions, disk):
+    for point in range(1, 200):
+        home = copies(point)
+        journal = Journal(home)
+        disk.fail_at(point, OSError(28, "No space left on device"))
+        errors = []
+        try:
+            journal.commit()
+        except JournalError as error:
+            errors.append(str(error))
+        reached = disk.operations >= point
+        disk.fail_at(None)
+        assert all("No space left on device" in error for error in errors)
+        while journal.commit() is not None:
+            pass
+        assert sorted(names(journal.predictions())) == sorted(names(predictions(0, 50)))
+        assert names(Journal(home).labels()) == ["r0", "r10", "r20", "r30"]
+        assert not any(name.startswith(".") for name in files(home))
+        if not reached:
+            break
+    assert point > 20
+
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), st.integers(1, 4)),
+        st.tuples(st.just("label"), st.integers(1, 2)),
+        st.tuples(st.just("commit"), st.integers(1, 3)),
+        st.tuples(st.just("killed"), st.integers(1, 40)),
+        st.tuples(st.just("compact"), st.just(0)),
+    ),
+    max_size=25,
+)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(operations=OPERATIONS)
+def test_any_order_of_writes_commits_merges_and_kills_keeps_every_row_once_and_every_step(
+    operations, predictions, labels, disk, monkeypatch
+):
+    monkeypatch.setattr(steps, "MOST_SEGMENTS", 3)
+    with tempfile.TemporaryDirectory() as folder:
+        writer, journal, other = SegmentWriter(folder, "a"), Journal(folder), Journal(folder)
+        rows, labelled, seen = 0, 0, {}
+        for name, amount in operations:
+            if name == "write":
+                writer.write("predictions", predictions(rows, rows + amount))
+                rows += amount
+            elif name == "label":
+                writer.write("labels", labels(range(labelled, labelled + amount)))
+                labelled += amount
+            elif name == "compact":
+                other.compact()
+            elif name == "commit":
+                for _ in range(amount):
+                    step = journal.commit()
+                    if step is not None:
+                        assert step.number not in seen
+                        seen[step.number] = step
+            else:
+                disk.kill_at(amount, other.commit)
+                other = Journal(folder)
+            assert sorted(names(journal.predictions(["id"]))) == sorted(f"r{i}" for i in range(rows))
+        assert sorted(names(other.labels())) == sorted(f"r{i}" for i in range(labelled))
+        again = {step.number: step for step in Journal(folder).steps()}
+        assert list(again) == list(range(1, len(again) + 1))
+        assert all(same(step, again[number]) for number, step in seen.items())
