@@ -14,9 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from app.data.features import FeaturePlan
+from app.data.loss import row_loss
 from app.monitor.binning import OUTSIDE, SLOTS, Basis, Binning, Counts, Edges, Season
 from app.monitor.directions import Directions, Integers
-from app.monitor.wobble import Hours, Wobble
+from app.monitor.wobble import Hours, Losses, Wobble
 from app.spec import Drift
 from app.types import Scores, UserError
 
@@ -48,6 +49,7 @@ class Reference:
     labels: Counts  # (bins + 2, labels): bin of the prediction by label
     unseen: npt.NDArray[np.float64]  # (C,)
     wobble: Wobble  # of the D directions
+    losses: Losses  # of the validation rows
 
     @staticmethod
     def of(plan: FeaturePlan, drift: Drift, train: "Examples", validation: "Examples", scores: Scores) -> "Reference":
@@ -66,8 +68,12 @@ class Reference:
         unseen = ((ids == OUTSIDE).sum(axis=0) + 0.5) / (len(ids) + 1)
         labels = binning.count_labels(scores, validation.target)
         wobble = _wobble(Directions.of(binning, counts, unseen), train, validation, scores)
-        as_in_file = Wobble(*(array.astype(np.float32).astype(np.float64) for array in wobble))
-        return Reference(binning, counts, labels, unseen, as_in_file)
+        known = ~np.isnan(validation.target)
+        row_losses = row_loss(binning.task, scores[known], validation.target[known])
+        losses = Losses.of(row_losses, validation.time[known] if len(validation.time) else validation.time)
+        return Reference(
+            binning, counts, labels, unseen, _as_in_file(wobble), losses._replace(wobble=_as_in_file(losses.wobble))
+        )
 
     @cached_property
     def directions(self) -> Directions:
@@ -126,12 +132,19 @@ class Reference:
             score=edges("score"),
             label=edges("label"),
         )
-        wobble = Wobble(*(arrays[f"wobble.{part}"].astype(np.float64) for part in Wobble._fields))
-        return Reference(binning, arrays["counts"], arrays["labels"], arrays["unseen"], wobble)
+
+        def wobble(name: str) -> Wobble:
+            return Wobble(*(arrays[f"{name}.{part}"].astype(np.float64) for part in Wobble._fields))
+
+        mean, sd, largest = arrays["losses"].tolist()
+        losses = Losses(mean, sd, largest, wobble("losses.wobble"))
+        return Reference(binning, arrays["counts"], arrays["labels"], arrays["unseen"], wobble("wobble"), losses)
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         arrays: dict[str, npt.NDArray[Any]] = {"counts": self.counts, "labels": self.labels, "unseen": self.unseen}
-        arrays |= {f"wobble.{key}": array.astype(np.float32) for key, array in self.wobble._asdict().items()}
+        arrays["losses"] = np.array(self.losses[:3])
+        for name, wobble in (("wobble", self.wobble), ("losses.wobble", self.losses.wobble)):
+            arrays |= {f"{name}.{key}": array.astype(np.float32) for key, array in wobble._asdict().items()}
         for name in ("number", "basis", "component", "score", "label"):
             part: Edges | Basis | None = getattr(self.binning, name)
             if part is not None:
@@ -198,6 +211,11 @@ def _wobble(directions: Directions, train: "Examples", validation: "Examples", s
     features = Wobble.of(Hours.merged(of_features(train), of_features(validation)), seasons)
     of_scores = Wobble.of(_hours(directions, validation.time, count_scores), seasons)
     return features.extended(of_scores, directions.thing >= first)
+
+
+def _as_in_file(wobble: Wobble) -> Wobble:
+    """Return it as exact as the file keeps it, so that a reference and its file give the same detectors."""
+    return Wobble(*(array.astype(np.float32).astype(np.float64) for array in wobble))
 
 
 def _hours(directions: Directions, time: Integers, count: Callable[[Integers, Integers, int], Counts]) -> Hours:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from app.monitor.directions import Floats, Integers
 
-DAY = 86_400_000
+DAY, _HOUR = 86_400_000, 3_600_000
 _BLOCK = DAY // 4
 
 _FEWEST_DAYS = 3  # to learn from; with fewer there are the defaults
@@ -94,6 +94,29 @@ class Wobble(NamedTuple):
             days=np.full_like(other.days, typical.days),
         )
         return Wobble(*(np.where(theirs, b, a) for a, b in zip(self, borrowed, strict=True)))
+
+
+class Losses(NamedTuple):
+    """The losses of rows that the model did not learn from."""
+
+    mean: float
+    sd: float  # of a row
+    largest: float
+    wobble: Wobble  # (1,) of an hour's mean loss, in units of `sd`
+
+    @staticmethod
+    def of(losses: Floats, time: Integers) -> "Losses":
+        """Learn from losses (n,) at moments (n,), ms since 1970 UTC; (0,) where there is no time."""
+        if not len(losses):
+            return Losses(0.0, 0.0, 0.0, Wobble.unknown(np.zeros(1)))
+        mean, sd = float(losses.mean()), float(losses.std())
+        moments = mean, sd, float(losses.max())
+        if not len(time) or not sd:
+            return Losses(*moments, Wobble.unknown(np.array([float(len(losses))])))
+        hour, group, rows = np.unique(time // _HOUR, return_inverse=True, return_counts=True)
+        sums = np.bincount(group, (losses - mean) / sd).astype(np.float64)
+        hours = Hours(hour * _HOUR, sums[:, None], rows.astype(np.float64))
+        return Losses(*moments, Wobble.of(hours, 1))
 
 
 def _blocks(hours: Hours, length: int) -> tuple[Floats, Floats, Integers]:

@@ -6,19 +6,20 @@
     evidence = watch["fast"].update(window)                        # log_m, threshold, alarm, shift, onset: all (D,)
     watch["fast"].to_arrays(), watch["fast"].restore(arrays)       # snapshots: plain numpy
 
-`directions.thing[d]`, `.name[d]` and `.bin[d]` tell what direction d is about. The loss has a detector of its own
-(`loss.Loss`), told row losses instead of counts.
+`directions.thing[d]`, `.name[d]` and `.bin[d]` tell what direction d is about. The loss has a detector of its own,
+told row losses instead of counts: `Loss(reference.losses, expected, false_alarm).update(start, losses)`.
 """
 
 import datetime as dt
 
 from app.monitor.detectors.detector import Detector, Evidence
 from app.monitor.detectors.fast import Fast
+from app.monitor.detectors.loss import Loss
 from app.monitor.detectors.medium import Medium
 from app.monitor.detectors.slow import Slow
 from app.monitor.profile import Reference
 
-__all__ = ["Detector", "Evidence", "detectors"]
+__all__ = ["Detector", "Evidence", "Loss", "detectors"]
 
 
 def detectors(reference: Reference, false_alarm: dt.timedelta) -> dict[str, Detector]:

@@ -75,17 +75,14 @@ class Fast:
 
     def to_arrays(self) -> Arrays:
         """Return the state: M, and of every game its gain, onset, sum and rows."""
-        return {
-            "log_m": self._log_m,
-            "gain": self._gain,
-            "onset": self._onset,
-            "sums": self._sums,
-            "rows": self._rows,
-            "last": self._episodes.last,
-        }
+        own = {name: getattr(self, f"_{name}").copy() for name in _STATE}
+        return own | {"last": self._episodes.last.copy()}
 
     def restore(self, arrays: Arrays) -> None:
         """Go on from `to_arrays`."""
-        self._log_m, self._gain, self._onset, self._sums, self._rows, self._episodes.last = (
-            arrays[name].copy() for name in ("log_m", "gain", "onset", "sums", "rows", "last")
-        )
+        for name in _STATE:
+            setattr(self, f"_{name}", arrays[name].copy())
+        self._episodes.last = arrays["last"].copy()
+
+
+_STATE = ("log_m", "gain", "onset", "sums", "rows")

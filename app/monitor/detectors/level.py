@@ -118,7 +118,7 @@ class Level:
 
     def to_arrays(self) -> Arrays:
         """Return the state."""
-        return {name: getattr(self, f"_{name}") for name in _STATE}
+        return {name: getattr(self, f"_{name}").copy() for name in _STATE}
 
     def restore(self, arrays: Arrays) -> None:
         """Go on from `to_arrays`."""

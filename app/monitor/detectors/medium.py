@@ -40,7 +40,7 @@ class Medium:
 
     def to_arrays(self) -> Arrays:
         """Return the state."""
-        return self._level.to_arrays() | {"last": self._episodes.last}
+        return self._level.to_arrays() | {"last": self._episodes.last.copy()}
 
     def restore(self, arrays: Arrays) -> None:
         """Go on from `to_arrays`."""

@@ -62,8 +62,8 @@ class Slow:
 
     def to_arrays(self) -> Arrays:
         """Return the state: of the level, of the open day, and the evidence so far."""
-        own = {f"day.{name}": getattr(self, f"_{name}") for name in _STATE}
-        return self._level.to_arrays() | own | {"last": self._episodes.last}
+        own = {f"day.{name}": getattr(self, f"_{name}").copy() for name in _STATE}
+        return self._level.to_arrays() | own | {"last": self._episodes.last.copy()}
 
     def restore(self, arrays: Arrays) -> None:
         """Go on from `to_arrays`."""
