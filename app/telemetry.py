@@ -57,6 +57,18 @@ QUARANTINED_ROWS = Metric(
 TRAINING_SPEED = Metric(
     "evertrue_training_rows_per_second", "gauge", "Training rows a second of the last training.", ("model",)
 )
+DECISIONS = Metric(
+    "evertrue_decisions_total", "counter", "Entries of the ledger that this process wrote, by kind.", ("model", "kind")
+)
+PAGES = Metric(
+    "evertrue_pages_total", "counter", "Decisions that a person has to hear of, by kind.", ("model", "kind")
+)
+PAGES_FAILED = Metric(
+    "evertrue_pages_failed_total", "counter", "Attempts to post a page to the webhook that failed.", ("model",)
+)
+TURNS = Metric(
+    "evertrue_loop_turns_total", "counter", "Turns of the drift actor, by outcome: ok or failed.", ("model", "outcome")
+)
 VERDICTS = Metric(
     "evertrue_gate_verdicts_total", "counter", "Verdicts of the gate: pass or fail.", ("model", "verdict")
 )
@@ -72,6 +84,10 @@ METRICS = (
     PREPARED_ROWS,
     QUARANTINED_ROWS,
     TRAINING_SPEED,
+    DECISIONS,
+    PAGES,
+    PAGES_FAILED,
+    TURNS,
     VERDICTS,
 )
 
@@ -251,3 +267,25 @@ class JobMetrics:
     def judged(self, passed: bool) -> None:
         """Report a verdict of the gate."""
         self._sink.add(VERDICTS, 1, self._model, "pass" if passed else "fail")
+
+
+class LoopMetrics:
+    """What the drift actor reports: what it decided, whom it paged, and whether its turns went well."""
+
+    def __init__(self, model: str, sink: Sink | None = None) -> None:
+        self._model = model
+        self._sink = RaySink() if sink is None else sink
+
+    def decided(self, kind: str, pages: bool) -> None:
+        """Report an entry of the ledger."""
+        self._sink.add(DECISIONS, 1, self._model, kind)
+        if pages:
+            self._sink.add(PAGES, 1, self._model, kind)
+
+    def page_failed(self) -> None:
+        """Report a page that the webhook did not take."""
+        self._sink.add(PAGES_FAILED, 1, self._model)
+
+    def turned(self, outcome: Literal["ok", "failed"]) -> None:
+        """Report a turn."""
+        self._sink.add(TURNS, 1, self._model, outcome)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from app.decisions.ledger import Entry, Kind, newest
 from app.monitor.findings import Finding
+from app.monitor.state import Monitor
 
 LINKS: tuple[Kind, ...] = (
     "probe",
@@ -57,6 +58,19 @@ class Champion:
     def to_json(self) -> dict[str, str | int]:
         """Return plain JSON values."""
         return asdict(self)
+
+
+def look(monitor: Monitor, entries: Sequence[Entry], findings: Sequence[Finding], now: int) -> Situation:
+    """Return the situation after the monitor's newest step, which found `findings`."""
+    present = champion(entries)
+    return Situation(
+        step=monitor.state.step,
+        at=monitor.watermark or (present.known_until if present else 0),
+        now=now,
+        labels=monitor.labelled_since(present.known_until) if present else 0,
+        findings=tuple(findings),
+        faults=tuple(sorted({finding.what for finding in monitor.faults()})),
+    )
 
 
 def champion(entries: Sequence[Entry]) -> Champion | None:

@@ -1,0 +1,430 @@
+"""The keeper: from an alarm to a settled champion by itself, and the same however often it is killed on the way."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import app.decisions.keeper
+import app.decisions.ledger
+import app.decisions.snapshots
+import app.lineup
+from app.decisions.alerts import Alerts
+from app.decisions.keeper import SNAPSHOT_STEPS, Keeper, Rooms
+from app.decisions.ledger import Ledger
+from app.decisions.retrain import Outcome
+from app.decisions.snapshots import Snapshots
+from app.decisions.work import Failed, Underway
+from app.journal.rows import FIXED, PROFILES, JournalError, Step
+from app.lineup import Answering, Lineup, read_lineup, write_lineup
+from app.monitor.figures import Figures
+from app.telemetry import DURATION_BOUNDS, LoopMetrics
+from app.workspace import Workspace
+
+HOUR = 3_600_000
+START = 1_709_251_200_000  # 2024-03-01
+LOOP = ["deploy", "alarm_noted", "probe", "probed", "retrain", "retrained", "shadow", "stage", "stage", "promote"]
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class Bomb:
+    """Ends the process before or after the n-th thing that lasts."""
+
+    def __init__(self, at: int = -1) -> None:
+        self.left = at
+
+    def around(self, call):
+        def guarded(*arguments, **named):
+            self.tick()
+            result = call(*arguments, **named)
+            self.tick()
+            return result
+
+        return guarded
+
+    def tick(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+
+
+class Journal:
+    """Committed steps, and the new ones that `arrive`."""
+
+    def __init__(self, bomb: Bomb) -> None:
+        self.committed, self.new, self.expired, self.bomb = [], [], [], bomb
+
+    def commit(self):
+        if not self.new:
+            return None
+        self.committed.append(self.new.pop(0))
+        self.bomb.tick()
+        return self.committed[-1]
+
+    def steps(self, after=0):
+        yield from [step for step in self.committed if step.number > after]
+
+    def expire(self, before):
+        self.expired.append(before)
+
+    def arrive(self, *profiles):
+        number = len(self.committed) + len(self.new) + 1
+        table = pa.Table.from_pylist([dict(profile) for profile in profiles], PROFILES)
+        self.new.append(Step(number, FIXED["predictions"].empty_table(), FIXED["labels"].empty_table(), table))
+
+
+class Monitor:
+    """A fold that finds what a script says, and sums figures as the real one does."""
+
+    def __init__(self, script, data=None) -> None:
+        self.script = script
+        self.state = SimpleNamespace(step=0, figures=Figures())
+        self.folded = []
+        if data is not None:
+            for number, profiles in msgspec.json.decode(data):
+                self.fold(Step(number, None, None, pa.Table.from_pylist(profiles, PROFILES)))
+
+    @property
+    def watermark(self):
+        return START + self.state.step * HOUR if self.state.step else None
+
+    def fold(self, step):
+        assert step.number == self.state.step + 1
+        self.state.step = step.number
+        self.state.figures.add_profiles(step.number, step.profiles)
+        self.folded.append((step.number, [row | {"window": None} for row in step.profiles.to_pylist()]))
+        return self.script.get(step.number, [])
+
+    def labelled_since(self, moment):
+        return 5000
+
+    def faults(self):
+        return []
+
+    def subject(self, version):
+        return SimpleNamespace(plan=SimpleNamespace(target=SimpleNamespace(task="binary", std=1.0)))
+
+    def to_bytes(self):
+        return msgspec.json.encode(self.folded)
+
+    def report(self):
+        return {"step": self.state.step}
+
+
+class Work:
+    """Probes and retrainings that end when they are asked often enough; `begun` is what the cluster saw."""
+
+    def __init__(self) -> None:
+        self.begun, self.patience = [], 1
+        self.told = SimpleNamespace(relative=0.03, low=0.01, high=0.05, rows=900, days=20, seconds=1.0)
+        self.made = Outcome("d", 9.0, 2, "bundles/two", True, ["better than the champion"], {}, START)
+
+    def probe(self, entry):
+        return self._ask(entry, self.told)
+
+    def retrain(self, entry):
+        return self._ask(entry, self.made)
+
+    def _ask(self, entry, result):
+        self.begun.append(entry.id)
+        return result if self.begun.count(entry.id) > self.patience else Underway("running")
+
+
+class Registry:
+    """Aliases in memory, as the real one keeps them."""
+
+    def __init__(self, bomb: Bomb) -> None:
+        self.line, self.bomb = [1], bomb
+
+    def champion(self):
+        return SimpleNamespace(number=self.line[-1])
+
+    def promote(self, number):
+        self.line.append(number)
+        self.bomb.tick()
+
+    def rollback(self):
+        self.line.pop()
+        self.bomb.tick()
+        return self.champion()
+
+
+class World:
+    """All that outlives a keeper, and the keeper of the moment."""
+
+    def __init__(self, spec, folder, script) -> None:
+        self.spec, self.script, self.bomb, self.time = spec, script, Bomb(), 1e9
+        self.workspace = Workspace.open(str(folder))
+        self.journal, self.registry, self.work = Journal(self.bomb), Registry(self.bomb), Work()
+        self.uri = self.workspace.uri("rides", "lineup.json")
+        write_lineup(self.uri, Lineup(4, Answering("1", "bundles/one")))
+        self.broken = None
+        self.restart()
+
+    def restart(self):
+        metrics = LoopMetrics("rides", SimpleNamespace(add=lambda *_: None, set=lambda *_: None))
+        ledger = Ledger.open(self.workspace, "rides")
+        versions = SimpleNamespace(
+            registry=lambda: self.registry, known_until=lambda uri: START, broken=lambda uri: self.broken
+        )
+        self.keeper = Keeper(
+            Rooms(
+                spec=self.spec,
+                workspace=self.workspace,
+                journal=self.journal,
+                monitor=lambda data: Monitor(self.script, data),
+                snapshots=Snapshots(self.workspace.uri("rides", "monitor"), "d1"),
+                ledger=ledger,
+                versions=versions,
+                work=self.work,
+                alerts=Alerts(self.workspace, "rides", None, metrics),
+                metrics=metrics,
+                clock=lambda: self.time,
+            )
+        )
+
+    @property
+    def entries(self):
+        return Ledger.open(self.workspace, "rides").entries()
+
+    def kinds(self):
+        return [entry.kind for entry in self.entries]
+
+    def status(self):
+        return json.loads((self.folder / "status.json").read_text())
+
+    @property
+    def folder(self):
+        return Path(self.workspace.uri("rides"))
+
+    def serve(self):
+        """Answer some rows with whatever the line-up says, as replicas would report it."""
+        lineup = read_lineup(self.uri)
+        rows = [profile(lineup.champion.version, "champion", 300)]
+        if lineup.challenger is not None:
+            rows.append(profile(lineup.challenger.version, "challenger" if lineup.share else "shadow", 300))
+        self.journal.arrive(*rows)
+
+    def live(self, turns: int):
+        """Let time pass; a keeper that is killed is followed by another."""
+        for _ in range(turns):
+            self.serve()
+            try:
+                self.keeper.turn()
+            except Killed:
+                self.restart()
+
+
+def profile(version, role, rows, errors=0):
+    seconds = [rows] + [0] * len(DURATION_BOUNDS)
+    return {"version": version, "role": role, "rows": rows, "calls": rows, "errors": errors, "not_finite": 0} | {
+        "seconds": seconds
+    }
+
+
+@pytest.fixture(autouse=True)
+def without_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda file: None)  # processes are killed here, no plug is pulled
+
+
+@pytest.fixture
+def make_world(spec_of, finding, tmp_path_factory):
+    def make(script=None, rollout=None, **sections):
+        rollout = {"stages": [0.5, 1.0], "shadow_rows": 200} | (rollout or {})
+        script = {2: [finding(step=2)]} if script is None else script
+        return World(spec_of(rollout=rollout, **sections), tmp_path_factory.mktemp("world"), script)
+
+    return make
+
+
+def test_an_alarm_ends_in_a_new_champion_by_itself(make_world):
+    world = make_world()
+    world.live(12)
+    assert world.kinds() == LOOP
+    lineup = read_lineup(world.uri)
+    assert (lineup.champion.version, lineup.challenger.version, lineup.share) == ("2", "1", 0.0)
+    assert world.registry.line == [1, 2]
+    assert "promote" in world.entries[-1].kind
+    assert "watched" in world.status()["next"]
+
+
+def bombed(world, monkeypatch):
+    for module, name in (
+        (app.decisions.ledger, "create_bytes"),
+        (app.lineup, "write_bytes"),
+        (app.decisions.keeper, "write_bytes"),
+        (app.decisions.snapshots, "write_bytes"),
+    ):
+        monkeypatch.setattr(module, name, world.bomb.around(getattr(module, name)))
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=4))
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_killed_anywhere_it_repeats_nothing_forgets_nothing_and_ends_the_same(make_world, bombs):
+    with pytest.MonkeyPatch.context() as patch:
+        world = make_world()
+        bombed(world, patch)
+        for bomb in bombs:
+            world.bomb.left = bomb
+            world.live(6)
+        world.bomb.left = -1
+        world.live(14)
+    assert world.kinds() == LOOP
+    assert world.registry.line == [1, 2]
+    assert read_lineup(world.uri).champion.version == "2"
+    bought = {entry.id for entry in world.entries if entry.kind in ("probe", "retrain")}
+    assert set(world.work.begun) == bought
+
+
+def test_after_a_restart_the_state_is_the_snapshot_and_the_steps_behind_it(make_world):
+    world = make_world(script={})
+    world.live(SNAPSHOT_STEPS + 5)
+    state = world.keeper._monitor.to_bytes()
+    world.restart()
+    world.keeper.turn()
+    assert world.keeper._monitor.to_bytes() == state
+    assert [path.name for path in sorted((world.folder / "monitor").iterdir())] == ["state-000050-d1.bin"]
+
+
+def test_a_snapshot_that_cannot_be_read_is_passed_over(make_world):
+    world = make_world(script={})
+    world.live(3)
+    world.keeper.close()
+    (world.folder / "monitor/state-000003-d1.bin").write_bytes(b"{")
+    world.restart()
+    world.live(1)
+    assert world.keeper._monitor.state.step == 4
+
+
+def test_a_breach_goes_back_within_one_turn(make_world):
+    world = make_world()
+    while "stage" not in world.kinds():
+        world.live(1)
+    world.journal.arrive(profile("1", "champion", 50), profile("2", "challenger", 50, errors=50))
+    world.keeper.turn()
+    assert world.kinds()[-1] == "rollback"
+    assert read_lineup(world.uri).challenger is None
+    assert world.registry.line == [1]
+
+
+def test_a_champion_that_breaks_under_watch_is_rolled_back_in_the_registry_too(make_world):
+    world = make_world()
+    world.live(12)
+    world.journal.arrive(profile("2", "champion", 500, errors=20))
+    world.keeper.turn()
+    assert world.kinds()[-1] == "rollback"
+    assert read_lineup(world.uri).champion.version == "1"
+    assert world.registry.line == [1]
+    world.restart()
+    world.live(2)
+    assert world.registry.line == [1]
+
+
+def test_a_registry_that_is_down_does_not_keep_a_bad_version_answering(make_world):
+    world = make_world()
+    world.live(12)
+
+    def away():
+        raise ConnectionError("the registry is away")
+
+    versions, champion = world.keeper._rooms.versions, world.registry.champion
+    world.registry.champion = away
+    world.journal.arrive(profile("2", "champion", 500, errors=20))
+    with pytest.raises(ConnectionError):
+        world.keeper.turn()
+    assert read_lineup(world.uri).champion.version == "1"
+    world.registry.champion = champion
+    world.keeper.turn()
+    assert world.registry.line == [1]
+    assert versions.registry() is world.registry
+
+
+def test_a_bundle_that_cannot_be_opened_is_refused_before_any_replica_sees_it(make_world):
+    world = make_world()
+    world.broken = "model.onnx is changed"
+    world.live(8)
+    assert world.kinds()[-2:] == ["retrain", "refused"]
+    assert read_lineup(world.uri).challenger is None
+
+
+def test_a_probe_that_fails_and_a_gate_that_refuses_buy_nothing_more(make_world):
+    world = make_world()
+    world.work.told = Failed("too few days")
+    world.live(8)
+    assert world.kinds()[-1] == "probed"
+    other = make_world(retrain={"policy": "drift"})
+    other.work.made = Outcome("d", 9.0, 2, "bundles/two", False, ["refused: worse"], {}, START)
+    other.live(8)
+    assert other.kinds()[-1] == "refused"
+    assert "worse" in other.entries[-1].reason
+
+
+def test_a_retraining_that_fails_three_times_pages_once(make_world):
+    world = make_world(retrain={"policy": "drift"})
+    world.work.made = Outcome("d", 3.0, error="killed")
+    for _ in range(30):
+        world.live(1)
+        world.time += 100
+    assert world.kinds() == ["deploy", "alarm_noted", *["retrain", "retrain_failed"] * 3, "page"]
+    waits = [entry.evidence["not_before"] for entry in world.entries if entry.kind == "retrain_failed"]
+    assert waits == sorted(waits)
+
+
+def test_with_manual_promotion_a_version_that_passed_stays_challenger(make_world):
+    world = make_world(rollout={"promote": "manual"})
+    world.live(10)
+    assert world.kinds()[-1] == "retrained"
+    assert read_lineup(world.uri) == Lineup(4, Answering("1", "bundles/one"))
+    assert world.status()["versions"][0] == world.status()["versions"][0] | {"version": "2", "role": "challenger"}
+
+
+def test_a_line_up_changed_by_hand_is_followed_not_fought(make_world):
+    world = make_world()
+    while "stage" not in world.kinds():
+        world.live(1)
+    by_hand = read_lineup(world.uri).then(Answering("7", "bundles/seven"))
+    write_lineup(world.uri, by_hand)
+    world.live(3)
+    assert world.kinds()[-1] == "ended"
+    assert read_lineup(world.uri) == by_hand
+
+
+def test_a_failing_turn_is_reported_and_the_next_goes_on(make_world):
+    world = make_world()
+    world.live(1)
+    commit = world.journal.commit
+
+    def full():
+        commit()
+        raise JournalError("no space left on device")
+
+    world.serve()
+    world.journal.commit = full
+    with pytest.raises(JournalError) as raised:
+        world.keeper.turn()
+    world.keeper.failed(raised.value)
+    assert world.status()["health"]["state"] == "degraded"
+    assert "no space left" in world.status()["health"]["words"]
+    world.journal.commit = commit
+    world.live(12)
+    assert world.kinds() == LOOP
+    assert "health" not in world.status()
+
+
+def test_rows_past_their_retention_are_deleted_now_and_then(make_world):
+    world = make_world(script={}, journal={"retention": "10d"})
+    world.live(3)
+    assert world.journal.expired == [round((1e9 - 864_000) * 1000)]
+    world.time += 3600
+    world.live(1)
+    assert len(world.journal.expired) == 2
+    assert np.diff(world.journal.expired) == [3_600_000]
