@@ -50,6 +50,24 @@ DURATION_SUM = Metric(
 BATCH_ROWS = Metric("evertrue_batch_rows_bucket_total", "counter", "Batches of at most `le` rows.", ("model", "le"))
 BATCH_ROWS_SUM = Metric("evertrue_batch_rows_sum_total", "counter", "Rows of all batches.", ("model",))
 MODEL_INFO = Metric("evertrue_model_info", "gauge", "1 for the version a replica answers with.", ("model", "version"))
+JOURNAL_DROPPED = Metric(
+    "evertrue_journal_dropped_rows_total",
+    "counter",
+    "Answered rows the journal could not take: its disk is full, or it cannot keep up.",
+    ("model",),
+)
+CHALLENGER_ROWS = Metric(
+    "evertrue_challenger_rows_total",
+    "counter",
+    "Rows that were a challenger's to answer: answered, or failed and answered by the champion.",
+    ("model", "outcome"),
+)
+LINEUP_FAULTS = Metric(
+    "evertrue_lineup_faults_total",
+    "counter",
+    "Versions of the line-up a replica could not load, or line-ups it could not read.",
+    ("model",),
+)
 PREPARED_ROWS = Metric("evertrue_prepared_rows_total", "counter", "Rows that kept the contract.", ("model",))
 QUARANTINED_ROWS = Metric(
     "evertrue_quarantined_rows_total", "counter", "Rows set aside, by reason.", ("model", "reason")
@@ -81,6 +99,9 @@ METRICS = (
     BATCH_ROWS,
     BATCH_ROWS_SUM,
     MODEL_INFO,
+    JOURNAL_DROPPED,
+    CHALLENGER_ROWS,
+    LINEUP_FAULTS,
     PREPARED_ROWS,
     QUARANTINED_ROWS,
     TRAINING_SPEED,
@@ -182,6 +203,7 @@ class ServingMetrics:
         self._arranged = False
         self._version: str | None = None
         self._rows = 0
+        self._counted: defaultdict[tuple[Metric, tuple[str, ...]], int] = defaultdict(int)
         self._outcomes: defaultdict[str, int] = defaultdict(int)
         self._duration = Buckets(DURATION_BOUNDS)
         self._batch_rows = Buckets(BATCH_BOUNDS)
@@ -206,6 +228,24 @@ class ServingMetrics:
         if not self._arranged:
             self._arrange()
 
+    def dropped(self, rows: int) -> None:
+        """Count rows that the journal could not take."""
+        self._count(JOURNAL_DROPPED, rows)
+
+    def challenged(self, answered: int, failed: int) -> None:
+        """Count rows that a challenger answered, and those it failed to."""
+        self._count(CHALLENGER_ROWS, answered, "answered")
+        self._count(CHALLENGER_ROWS, failed, "failed")
+
+    def fault(self) -> None:
+        """Count a line-up, or a version of it, that cannot be followed."""
+        self._count(LINEUP_FAULTS, 1)
+
+    def _count(self, metric: Metric, value: int, *tags: str) -> None:
+        self._counted[metric, tags] += value
+        if not self._arranged:
+            self._arrange()
+
     def model_version(self, version: str) -> None:
         """Show the version that answers from now on."""
         if self._version is not None:
@@ -221,6 +261,9 @@ class ServingMetrics:
         rows, self._rows = self._rows, 0
         outcomes, self._outcomes = self._outcomes, defaultdict(int)
         self._add(ROWS, rows)
+        counted, self._counted = self._counted, defaultdict(int)
+        for (metric, tags), count in counted.items():
+            self._add(metric, count, *tags)
         for outcome, count in outcomes.items():
             self._add(REQUESTS, count, outcome)
         self._add_buckets(DURATION, DURATION_SUM, self._duration)

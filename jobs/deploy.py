@@ -16,7 +16,7 @@ def deploy_version(declaration: Declaration, workspace: Workspace, arguments: ar
     connect()
     from app.serving.deploy import deploy
 
-    address = deploy(spec, version.bundle, str(version.number))
+    address = deploy(spec, workspace, version.bundle, str(version.number))
     print(f"{spec.name}/{version.number} answers at {address}/predict; see {address}/docs")
 
 

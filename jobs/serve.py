@@ -48,7 +48,7 @@ def _be(declaration: Declaration, workspace: Workspace, ready: Path) -> None:
     champion = registry.chosen(None)
     from app.serving.deploy import deploy
 
-    address = deploy(declaration.spec, champion.bundle, str(champion.number))
+    address = deploy(declaration.spec, workspace, champion.bundle, str(champion.number))
     ready.write_text(address)
     print(f"{champion.name}/{champion.number} answers at {address}", flush=True)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})

@@ -1,13 +1,13 @@
 """Arrow IPC streams: columns in, columns out, without a Python object for a row."""
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from app.data.features import CategoryColumn, NumberColumn, TargetColumn
-from app.data.moments import is_time
-from app.serving.codec import ID, Batch, Fields
+from app.serving.codec import ID, Batch, Fields, Mixed
 from app.serving.identifiers import uuid7_array
-from app.serving.moments import Moments, NoMoment, read_column
+from app.serving.moments import Moments, NoMoment, NoTime, read_column
 from app.serving.problems import Problem
 from app.types import Scores
 
@@ -29,24 +29,14 @@ class ArrowCodec:
 
         Raises Problem: 400 for a broken stream, 413 for too many rows, 422 for other columns or values.
         """
-        if not body.endswith(_END):  # without it, a stream cut between two record batches would lose rows unseen
-            raise Problem(
-                400, "malformed-arrow", "the body is not a whole Arrow IPC stream: its end-of-stream mark is missing"
-            )
-        try:
-            with pa.ipc.open_stream(pa.BufferReader(body)) as reader:
-                table = reader.read_all()
-            table.validate(full=True)
-        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-            raise Problem(400, "malformed-arrow", f"the body is not a whole Arrow IPC stream: {error}") from None
+        table = read_stream(body)
         self._fields.check_count(table.num_rows)
         plan = self._fields.plan
         names = table.column_names
         for name in names:
             if name not in self._fields.allowed:
                 raise self._fields.unknown(name)
-            if names.count(name) > 1:
-                raise Problem(422, "duplicate-column", f"column {name!r} is there twice", field=name)
+        check_single(names)
         for name in plan.names:
             if name not in names:
                 raise self._fields.missing(name)
@@ -66,12 +56,10 @@ class ArrowCodec:
         if name is None or name not in table.column_names:
             return None
         sent = table.column(name)
-        if pa.types.is_dictionary(sent.type):
-            sent = sent.cast(sent.type.value_type)
-        if not (is_time(sent.type) or pa.types.is_integer(sent.type)):
-            raise self._fields.wrong_type(name, str(sent.type), str(sent.type))
         try:
             return read_column(sent, self._fields.zone)
+        except NoTime:
+            raise self._fields.wrong_type(name, str(sent.type), str(sent.type)) from None
         except NoMoment as error:
             raise self._fields.no_moment(error) from None
 
@@ -89,14 +77,14 @@ class ArrowCodec:
         if not fits and not pa.types.is_null(kind):
             raise self._fields.wrong_type(column.name, str(kind), str(kind))
         if column.required and values.null_count:
-            raise self._fields.null(column.name, _first(pc.is_null(values)))
+            raise self._fields.null(column.name, first(pc.is_null(values)))
         if column.values is not None and not pa.types.is_null(kind):
             plain = values.cast(kind)
             wrong = pc.and_(
                 pc.invert(pc.is_in(plain, value_set=pa.array(column.values).cast(kind))), pc.is_valid(plain)
             )
             if pc.any(wrong).as_py():
-                row = _first(wrong)
+                row = first(wrong)
                 raise self._fields.not_allowed(column.name, plain[row].as_py(), row)
 
     def _ids(self, table: pa.Table) -> pa.Array:
@@ -110,18 +98,45 @@ class ArrowCodec:
             return pc.coalesce(sent.cast(pa.string()), uuid7_array(len(sent))) if sent.null_count else sent
         return uuid7_array(table.num_rows)
 
-    def encode(self, batch: Batch, scores: Scores) -> bytes:
-        """Return a stream of id, score and label; regression has no label, multiclass all `scores` as a list.
+    def encode(self, batch: Batch, scores: Scores, mixed: Mixed | None = None) -> bytes:
+        """Return a stream of id, score, label and model; regression has no label, multiclass all `scores` as a list.
 
-        The schema's metadata names the model.
+        The schema's metadata names the model, too: the champion's, unless another answered all rows.
         """
         ids = batch.ids if isinstance(batch.ids, pa.Array) else pa.array(map(str, batch.ids))
         columns = {ID: ids, **predictions(self._fields.plan.target, scores, self._threshold)}
-        table = pa.table(columns).replace_schema_metadata({"model": self._model})
+        models, index = [self._model], np.zeros(batch.rows, np.int8)
+        if mixed is not None:
+            models, index = [self._model, mixed.model], mixed.rows.astype(np.int8)
+        columns["model"] = pa.DictionaryArray.from_arrays(pa.array(index), pa.array(models))
+        model = models[index.min()] if batch.rows else self._model
+        table = pa.table(columns).replace_schema_metadata({"model": model})
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
         return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def read_stream(body: bytes) -> pa.Table:
+    """Return the table of a whole stream. Raises Problem 400 for anything else."""
+    if not body.endswith(_END):  # without it, a stream cut between two record batches would lose rows unseen
+        raise Problem(
+            400, "malformed-arrow", "the body is not a whole Arrow IPC stream: its end-of-stream mark is missing"
+        )
+    try:
+        with pa.ipc.open_stream(pa.BufferReader(body)) as reader:
+            table = reader.read_all()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise Problem(400, "malformed-arrow", f"the body is not a whole Arrow IPC stream: {error}") from None
+    return table
+
+
+def check_single(names: list[str]) -> None:
+    """Refuse a column that is there twice."""
+    for name in names:
+        if names.count(name) > 1:
+            raise Problem(422, "duplicate-column", f"column {name!r} is there twice", field=name)
 
 
 def predictions(target: TargetColumn, scores: Scores, threshold: float) -> dict[str, pa.Array]:
@@ -138,5 +153,6 @@ def predictions(target: TargetColumn, scores: Scores, threshold: float) -> dict[
     }
 
 
-def _first(mask: pa.ChunkedArray) -> int:
+def first(mask: pa.ChunkedArray) -> int:
+    """Return the place of the first true value."""
     return int(pc.index(mask, True).as_py())

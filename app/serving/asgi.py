@@ -1,10 +1,21 @@
-"""The types of ASGI, as far as a request needs them."""
+"""The types of ASGI, as far as a request needs them, and what a request is answered with."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
+
+
+class Answer(NamedTuple):
+    """What a request is answered with; `outcome` is what is counted."""
+
+    status: int
+    content_type: str
+    body: bytes
+    outcome: str
+    headers: Headers = ()

@@ -14,17 +14,19 @@ import numpy as np
 
 from app.types import Features, Scores
 
-Score = Callable[[Features], Scores]
+Score = Callable[[Features], tuple[Scores, float]]
+"""From rows to scores and the seconds they took."""
+Observe = Callable[[int, float], None]
 
 
 class Batcher:
     """Scores small requests together on the event loop, and large ones alone on `executor`.
 
     `inline_rows`: the most rows scored on the loop at once; a batch this large takes well under a millisecond.
-    `observe` hears the rows of every batch.
+    `observe` hears the rows of every batch, and the seconds its scoring took.
     """
 
-    def __init__(self, score: Score, executor: Executor, inline_rows: int, observe: Callable[[int], None]) -> None:
+    def __init__(self, score: Score, executor: Executor, inline_rows: int, observe: Observe) -> None:
         self._score = score
         self._executor = executor
         self._inline_rows = inline_rows
@@ -36,8 +38,9 @@ class Batcher:
         loop = asyncio.get_running_loop()
         rows = len(features.number)
         if rows > self._inline_rows:
-            self._observe(rows)
-            return await loop.run_in_executor(self._executor, self._score, features)
+            scores, seconds = await loop.run_in_executor(self._executor, self._score, features)
+            self._observe(rows, seconds)
+            return scores
         future: asyncio.Future[Scores] = loop.create_future()
         if not self._waiting:
             loop.call_soon(self._flush)
@@ -63,14 +66,14 @@ class Batcher:
         else:
             number, category = zip(*(features for features, _ in batch), strict=True)
             features = Features(np.concatenate(number), np.concatenate(category))
-        self._observe(len(features.number))
         try:
-            scores = self._score(features)
+            scores, seconds = self._score(features)
         except Exception as error:
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
             return
+        self._observe(len(features.number), seconds)
         start = 0
         for features, future in batch:
             end = start + len(features.number)

@@ -44,6 +44,14 @@ class Batch:
         return len(self.features.number)
 
 
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """Rows (n,) of an answer that another model than the codec's own made."""
+
+    model: str
+    rows: npt.NDArray[np.bool_]
+
+
 class Codec(Protocol):
     """One format of bodies. Both directions are pure; `decode` raises Problem and nothing else."""
 
@@ -53,8 +61,8 @@ class Codec(Protocol):
         """Turn a request's body into features."""
         ...
 
-    def encode(self, batch: Batch, scores: Scores) -> bytes:
-        """Turn scores, one a row of the batch, into the response's body."""
+    def encode(self, batch: Batch, scores: Scores, mixed: Mixed | None = None) -> bytes:
+        """Turn scores, one a row of the batch, into the response's body, which tells by which model each was made."""
         ...
 
 

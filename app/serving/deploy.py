@@ -1,10 +1,15 @@
 """The Serve application of one declaration: `build_app` describes it, `deploy` puts it up and waits."""
 
 import asyncio
+import contextlib
 import gc
 import hashlib
+import http.client
+import json
 import logging
 import socket
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,51 +21,79 @@ from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig, BackpressureConfig, HTTPOptions
 from ray.serve.schema import LoggingConfig
 
+from app.journal.writer import SegmentWriter
+from app.lineup import FILE, Answering, Lineup, read_lineup, write_lineup
 from app.model.bundle import open_bundle
-from app.serving.endpoint import Endpoint, Loaded
+from app.serving.endpoint import Endpoint
+from app.serving.following import Follower
+from app.serving.loaded import Loaded, Standing
+from app.serving.recorder import Recorder
 from app.spec import Spec
 from app.telemetry import ServingMetrics
 from app.types import UserError
+from app.workspace import Workspace, join
 
+READY_SECONDS = 120.0
+"""Longest time a deployed version may take until it answers."""
+SWITCH_SECONDS = 0.0005
+"""Longest time a thread keeps the interpreter while another waits: the event loop shares it with the journal's thread."""
 LOGGING = LoggingConfig(log_level="WARNING", enable_access_log=False)
 
 
 class ServiceArgs(BaseModel):
-    """What `build_app` needs: the version that is to answer, and the declaration when it is newer than the bundle's."""
+    """What `build_app` needs: the workspace, and which of its services to put up.
 
-    bundle: str
-    version: str
+    The service's line-up says which versions answer. `spec` is the declaration; that of the champion's bundle when it is
+    left out.
+    """
+
+    workspace: str
+    name: str
     spec: dict[str, Any] | None = None
 
 
 @serve.ingress()
 class Service:
-    """One replica: a bundle in memory behind the endpoint.
+    """One replica: the line-up's versions in memory behind the endpoint, and its part of the journal."""
 
-    The version comes by `user_config`, so that another one is loaded beside the old and takes its place in
-    the same process, without a request refused.
-    """
-
-    def __init__(self, spec: dict[str, Any], use_gpu: bool) -> None:
+    def __init__(self, spec: dict[str, Any], root: str, use_gpu: bool) -> None:
         self._spec = Spec.model_validate(spec)
         self._use_gpu = use_gpu
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
-        self._metrics = ServingMetrics(self._spec.name)
-        self._endpoint = Endpoint(self._spec, self._executor, self._metrics)
-
-    async def reconfigure(self, user_config: dict[str, str]) -> None:
-        """Load and warm a version on a thread, then answer with it."""
-        if user_config["version"] == self._endpoint.version:
-            return
+        sys.setswitchinterval(SWITCH_SECONDS)
         loop = asyncio.get_running_loop()
-        loaded = await loop.run_in_executor(None, self._load, user_config["bundle"], user_config["version"])
-        self._endpoint.swap(loaded)
+        folder = join(root, self._spec.name)
+        metrics = ServingMetrics(self._spec.name)
+        replica = serve.get_replica_context().replica_id.unique_id
+        write = SegmentWriter(join(folder, "journal"), replica).write
+
+        def dropped(rows: int) -> None:
+            loop.call_soon_threadsafe(metrics.dropped, rows)
+
+        def take(standing: Standing) -> None:
+            loop.call_soon_threadsafe(self._endpoint.swap, standing)
+
+        def fault(challenger: str | None) -> None:
+            loop.call_soon_threadsafe(metrics.fault)
+            if challenger is not None:
+                self._recorder.missing(challenger)
+
+        self._recorder = Recorder(self._spec.journal, write, replica, dropped)
+        self._follower = Follower(join(folder, FILE), self._load, take, fault)
+        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
+        self._endpoint = Endpoint(self._spec, executor, metrics, self._recorder, write, folder, self._close)
+        self._endpoint.swap(self._follower.first())
         gc.collect()
         gc.set_threshold(50_000)  # requests leave few cycles behind: 700 would stop for them every few requests
-        gc.freeze()  # what lives as long as the version is not walked through at every collection
+        gc.freeze()  # what lives as long as the replica is not walked through at every collection
+        self._recorder.start()
+        self._follower.start()
 
-    def _load(self, bundle: str, version: str) -> Loaded:
-        return Loaded.of(open_bundle(bundle), self._spec, version, self._use_gpu)
+    def _load(self, version: Answering) -> Loaded:
+        return Loaded.of(open_bundle(version.bundle), self._spec, version.version, self._use_gpu)
+
+    def _close(self) -> None:
+        self._follower.close()
+        self._recorder.close()
 
     def __serve_build_asgi_app__(self) -> Endpoint:
         return self._endpoint
@@ -68,7 +101,7 @@ class Service:
 
 def build_app(args: ServiceArgs) -> Application:
     """Describe the application; also the `import_path` of a Serve config file (cluster/serve.yaml)."""
-    spec = open_bundle(args.bundle).spec if args.spec is None else Spec.model_validate(args.spec)
+    spec = _champions(args) if args.spec is None else Spec.model_validate(args.spec)
     serving = spec.serve
     use_gpu = serving.use_gpu is True or (serving.use_gpu == "auto" and _has_gpu())
     service: Deployment = serve.deployment(Service)  # type: ignore[assignment]  # typed as the decorator alone
@@ -87,15 +120,14 @@ def build_app(args: ServiceArgs) -> Application:
         max_queued_requests=serving.max_queued_requests,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
         ray_actor_options={"num_cpus": serving.cpus_per_replica, "num_gpus": 1 if use_gpu else 0},
-        user_config={"bundle": args.bundle, "version": args.version},
         logging_config=LOGGING,
         version=_code_version(spec),
-        _internal=True,  # Serve would draw a random version, and replace every replica for another bundle
-    ).bind(spec.dump(), use_gpu)
+        _internal=True,  # Serve would draw a random version, and replace every replica at every deployment
+    ).bind(spec.dump(), args.workspace, use_gpu)
 
 
 def _code_version(spec: Spec) -> str:
-    """Name the code and the declaration: while both stay, another bundle is swapped in without a new replica."""
+    """Name the code and the declaration: while both stay, replicas stay."""
     digest = hashlib.sha256(spec.model_dump_json().encode())
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(path.read_bytes())
@@ -106,12 +138,22 @@ def _has_gpu() -> bool:
     return bool(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
 
 
-def deploy(spec: Spec, bundle: str, version: str) -> str:
-    """Put a version up, or in the place of the one that answers; return the endpoint's address once it is ready.
+def _champions(args: ServiceArgs) -> Spec:
+    uri = join(args.workspace, args.name, FILE)
+    lineup = read_lineup(uri)
+    if lineup is None:
+        raise UserError(f"{uri} is not there: deploy a version first, or give the declaration as `spec`")
+    return open_bundle(lineup.champion.bundle).spec
 
-    Raises UserError when the address is taken by another program.
+
+def deploy(spec: Spec, workspace: Workspace, bundle: str, version: str) -> str:
+    """Make a version champion, alone, and put the service up if it is not; return its address once it answers so.
+
+    Raises UserError for a bundle that cannot be opened, when the address is taken by another program, and when the
+    service does not answer with this version in time.
     """
     host, port = spec.serve.host, spec.serve.port
+    open_bundle(bundle)
     if not _serving():
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -121,11 +163,42 @@ def deploy(spec: Spec, bundle: str, version: str) -> str:
                 raise UserError(
                     f"serve: {host}:{port} cannot be listened on: {error.strerror}; see serve.port"
                 ) from None
+    generation = appoint(workspace.uri(spec.name, FILE), Answering(version, bundle))
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=LOGGING)
-    application = build_app(ServiceArgs(spec=spec.dump(), bundle=bundle, version=version))
+    application = build_app(ServiceArgs(workspace=workspace.root, name=spec.name, spec=spec.dump()))
     serve.run(application, name=spec.name, route_prefix=f"/{spec.name}")
+    _wait(spec, generation)
     return f"http://{host}:{port}/{spec.name}"
+
+
+def appoint(uri: str, champion: Answering) -> int:
+    """Make a version champion of a line-up, without a challenger; return the generation that says so."""
+    before = read_lineup(uri)
+    if before is not None and (before.champion, before.challenger) == (champion, None):
+        return before.generation
+    lineup = Lineup(1, champion) if before is None else before.then(champion)
+    write_lineup(uri, lineup)
+    return lineup.generation
+
+
+def _wait(spec: Spec, generation: int) -> None:
+    """Wait until the service follows this line-up, or a later one."""
+    host, port, name = spec.serve.host, spec.serve.port, spec.name
+    end = time.monotonic() + READY_SECONDS
+    found = "nothing"
+    while time.monotonic() < end:
+        try:
+            connection = http.client.HTTPConnection(host, port, timeout=5)
+            with contextlib.closing(connection):
+                connection.request("GET", f"/{name}/readyz")
+                found = connection.getresponse().read().decode()
+            if json.loads(found)["generation"] >= generation:
+                return
+        except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+            found = str(error)
+        time.sleep(0.05)
+    raise UserError(f"{name} does not follow line-up {generation} after {READY_SECONDS:g} s; found {found:.500}")
 
 
 def _serving() -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from app.data.features import CategoryColumn, NumberColumn
-from app.serving.codec import FLOAT32_MAX, ID_LENGTH, Batch, Fields
+from app.serving.codec import FLOAT32_MAX, ID_LENGTH, Batch, Fields, Mixed
 from app.serving.identifiers import uuid7, uuid7_array
 from app.serving.moments import HIGHEST, LOWEST, Moments, NoMoment, read_values
 from app.serving.problems import Problem
@@ -169,10 +169,11 @@ class JsonCodec:
             return self._fields.not_finite(field, row)
         return self._fields.not_allowed(field, found, row)
 
-    def encode(self, batch: Batch, scores: Scores) -> bytes:
+    def encode(self, batch: Batch, scores: Scores, mixed: Mixed | None = None) -> bytes:
         """Return `{"model": ..., "predictions": [{"id", "score", "label"}, ...]}`.
 
-        Regression has no label; multiclass gives the winner's score and all `scores` by class.
+        Regression has no label; multiclass gives the winner's score and all `scores` by class. Rows that another
+        model answered carry its name, unless it answered all: then it is the answer's.
         """
         ids = batch.ids.to_pylist() if isinstance(batch.ids, pa.Array) else batch.ids
         pairs = zip(ids, scores.tolist(), strict=True)
@@ -189,7 +190,13 @@ class JsonCodec:
                 {"id": i, "score": s[k], "label": classes[k], "scores": dict(zip(names, s, strict=True))}
                 for (i, s), k in zip(pairs, scores.argmax(axis=1).tolist(), strict=True)
             ]
-        return self._encoder.encode({"model": self._model, "predictions": predictions})
+        model = self._model
+        if mixed is not None and mixed.rows.all():
+            model = mixed.model
+        elif mixed is not None:
+            for row in np.flatnonzero(mixed.rows).tolist():
+                predictions[row]["model"] = mixed.model
+        return self._encoder.encode({"model": model, "predictions": predictions})
 
 
 def _number_type(column: NumberColumn) -> Any:

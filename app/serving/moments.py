@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from app.data.moments import MOMENT, to_moments
+from app.data.moments import MOMENT, is_time, to_moments
 
 Moments: TypeAlias = npt.NDArray[np.int64]
 
@@ -35,6 +35,10 @@ class NoMoment(ValueError):  # noqa: N818 - what was found, not what went wrong
         super().__init__(row, found)
         self.row = row
         self.found = found
+
+
+class NoTime(TypeError):  # noqa: N818
+    """A column whose type holds no times."""
 
 
 def read_values(sent: list[str | int | None], zone: ZoneInfo) -> Moments | None:
@@ -61,9 +65,13 @@ def read_values(sent: list[str | int | None], zone: ZoneInfo) -> Moments | None:
 def read_column(sent: pa.ChunkedArray, zone: ZoneInfo) -> Moments | None:
     """Return the moments (n,) of a column of times, UNKNOWN for null; None when all are.
 
-    The column holds timestamps, dates, text or whole numbers. Raises NoMoment for a value outside the years 1 to
-    9999 and for text that is no time.
+    The column holds timestamps, dates, text or whole numbers; raises NoTime for any other type. Raises NoMoment for a
+    value outside the years 1 to 9999 and for text that is no time.
     """
+    if pa.types.is_dictionary(sent.type):
+        sent = sent.cast(sent.type.value_type)
+    if not (is_time(sent.type) or pa.types.is_integer(sent.type)):
+        raise NoTime(str(sent.type))
     if sent.null_count == len(sent):
         return None
     if pa.types.is_integer(sent.type):

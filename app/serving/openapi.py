@@ -4,11 +4,12 @@ import html
 import json
 from typing import Any
 
-from app.data.features import CategoryColumn, NumberColumn
+from app.data.features import CategoryColumn, NumberColumn, TargetColumn
 from app.serving.arrow_codec import ArrowCodec
 from app.serving.codec import FLOAT32_MAX, ID_LENGTH, Fields
 from app.serving.json_codec import JsonCodec
 from app.serving.moments import HIGHEST, LOWEST
+from app.serving.pages import DECISIONS, MOST_DECISIONS
 from app.serving.problems import CONTENT_TYPE
 from app.spec import Spec
 
@@ -26,6 +27,12 @@ _MOMENT: dict[str, Any] = {
     ],
     "description": "ISO 8601, or milliseconds since 1970 (UTC)",
 }
+_LIMIT: dict[str, Any] = {
+    "name": "limit",
+    "in": "query",
+    "description": "Most decisions of the answer",
+    "schema": {"type": "integer", "minimum": 1, "maximum": MOST_DECISIONS, "default": DECISIONS},
+}
 _PROBLEMS = {
     "400": "Not JSON, or not a whole Arrow stream",
     "408": "The body came too slowly",
@@ -33,6 +40,7 @@ _PROBLEMS = {
     "415": "Another content type",
     "422": "A field that is unknown, missing, of another type or outside its limits; says which row and field",
     "429": "Overloaded; Retry-After says when to come again",
+    "503": "No model is loaded yet, or the journal cannot be written",
 }
 
 
@@ -73,10 +81,32 @@ def openapi(spec: Spec, fields: Fields, model: str) -> dict[str, Any]:
             **problems,
         },
     }
+    labels = {
+        "summary": f"Tell what {fields.plan.target.name} came true; durable once acknowledged",
+        "operationId": "labels",
+        "requestBody": {
+            "required": True,
+            "content": {
+                JsonCodec.content_type: {
+                    "schema": _object({"labels": {**many, "items": _label(fields.plan.target)}})
+                },
+                ArrowCodec.content_type: binary,
+            },
+        },
+        "responses": {
+            "202": {
+                "description": "The labels are on disk",
+                "content": {JsonCodec.content_type: {"schema": _object({"accepted": {"type": "integer"}})}},
+            },
+            **problems,
+        },
+    }
     pages = {
-        "model": "The version that answers: bundle, features, metrics",
+        "model": "The version that answers: bundle, features, metrics, line-up",
+        "drift": "What moved: the monitor's last report",
+        "decisions": "What was decided and why, newest first",
         "healthz": "Alive",
-        "readyz": "Ready to predict",
+        "readyz": "Ready to predict, and by which line-up",
         "openapi.json": "This document",
         "docs": "This document as a page",
     }
@@ -85,11 +115,13 @@ def openapi(spec: Spec, fields: Fields, model: str) -> dict[str, Any]:
         "info": {"title": spec.name, "version": model.rpartition("/")[2]},
         "paths": {
             f"{prefix}/predict": {"post": predict},
+            f"{prefix}/labels": {"post": labels},
             **{
                 f"{prefix}/{page}": {
                     "get": {
                         "summary": text,
                         "operationId": page.partition(".")[0],
+                        **({"parameters": [_LIMIT]} if page == "decisions" else {}),
                         "responses": {
                             "200": {
                                 "description": text,
@@ -125,6 +157,18 @@ def _row(fields: Fields) -> dict[str, Any]:
     }
 
 
+def _label(target: TargetColumn) -> dict[str, Any]:
+    label = (
+        {"enum": list(target.classes)}
+        if target.classes
+        else {"type": "number", "minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX}
+    )
+    identifier = {"anyOf": [{"type": "string", "maxLength": ID_LENGTH}, {"type": "integer", **_INT64}]}
+    described = _object({"id": identifier, "label": label})
+    described["properties"]["time"] = _MOMENT
+    return described
+
+
 def _number(column: NumberColumn) -> dict[str, Any]:
     return {
         "type": "number" if column.required else ["number", "null"],
@@ -147,7 +191,11 @@ def _response(fields: Fields) -> dict[str, Any]:
         prediction["label"] = {"enum": list(target.classes)}
     if target.task == "multiclass":
         prediction["scores"] = _object({str(value): {"type": "number"} for value in target.classes})
-    return _object({"model": {"type": "string"}, "predictions": {"type": "array", "items": _object(prediction)}})
+    one = _object(prediction)
+    one["properties"] = prediction | {
+        "model": {"type": "string", "description": "Where another model than the answer's made this prediction"}
+    }
+    return _object({"model": {"type": "string"}, "predictions": {"type": "array", "items": one}})
 
 
 def _problem() -> dict[str, Any]:
@@ -181,6 +229,8 @@ def example_row(fields: Fields) -> dict[str, Any]:
 
 def docs_page(spec: Spec, fields: Fields, model: str) -> str:
     """Return a page for people: how to ask, what each field may hold. It loads nothing from anywhere."""
+    target = fields.plan.target
+    label = json.dumps({"labels": [{"id": "1", "label": target.classes[-1] if target.classes else target.mean}]})
     example = json.dumps({"rows": [example_row(fields)]}, indent=2)
     lines = "".join(
         f"<tr><td><code>{html.escape(name)}</code></td><td>{html.escape(fields.kind(name) or '')}</td>"
@@ -202,12 +252,17 @@ table {{ border-collapse: collapse }} td, th {{ text-align: left; padding: .2rem
 </style></head><body>
 <h1>{spec.name}</h1>
 <p>Model <code>{model}</code> predicts <code>{html.escape(fields.plan.target.name)}</code>
-({fields.plan.target.task}). See also <a href="model">model</a> and <a href="openapi.json">openapi.json</a>.</p>
+({fields.plan.target.task}). See also the <a href=".">console</a>, <a href="model">model</a>, <a href="drift">drift</a>,
+<a href="decisions">decisions</a> and <a href="openapi.json">openapi.json</a>.</p>
 <h2>Ask</h2>
 <pre>curl {address}/predict -H 'content-type: application/json' -d '{html.escape(example)}'</pre>
 <p>A body is <code>{{"rows": [...]}}</code>, <code>{{"columns": {{...}}}}</code> or one bare row as JSON, or an Arrow
 IPC stream (<code>{ArrowCodec.content_type}</code>); the answer comes in kind. At most {fields.max_rows:,} rows and
 {spec.serve.max_request_bytes:,} bytes.</p>
+<h2>Tell what came true</h2>
+<pre>curl {address}/labels -H 'content-type: application/json' -d '{html.escape(label)}'</pre>
+<p>By the id that the prediction had; <code>time</code> says when it became known, now when left out. Labels are on disk
+once they are acknowledged. Arrow works, too, with these columns.</p>
 <h2>Fields</h2><table><tr><th>Field</th><th>Holds</th><th>Allowed</th></tr>{lines}</table>
 <h2>Problems</h2><p>Errors are <code>{CONTENT_TYPE}</code> (RFC 9457).</p><table>{problems}</table>
 </body></html>

@@ -3,10 +3,12 @@
 import os
 import signal
 import sys
+import tempfile
 import threading
 
 from app import cluster
 from app.model.bundle import open_bundle
+from app.workspace import Workspace
 from benchmarks.serve.work import BUNDLE
 
 
@@ -21,8 +23,10 @@ def main(port: int) -> None:
     from app.serving.deploy import deploy  # after the cluster's settings, which Serve reads when it is imported
 
     serving = bundle.spec.serve.model_copy(update={"host": "127.0.0.1", "port": port, "max_replicas": 1})
-    print(deploy(bundle.spec.model_copy(update={"name": "bench", "serve": serving}), uri, "1"), flush=True)
-    ended.wait()
+    spec = bundle.spec.model_copy(update={"name": "bench", "serve": serving})
+    with tempfile.TemporaryDirectory(prefix="evertrue-bench-") as root:
+        print(deploy(spec, Workspace.open(root), uri, "1"), flush=True)
+        ended.wait()
 
 
 if __name__ == "__main__":

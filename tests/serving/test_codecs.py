@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from app.data.features import CategoryColumn, FeaturePlan, NumberColumn, TargetColumn
 from app.serving.arrow_codec import ArrowCodec
-from app.serving.codec import Fields
+from app.serving.codec import Fields, Mixed
 from app.serving.identifiers import uuid7, uuid7_array
 from app.serving.json_codec import JsonCodec
 from app.serving.moments import UNKNOWN
@@ -262,8 +262,25 @@ def test_a_binary_answer_holds_id_score_and_label_by_the_threshold() -> None:
         "predictions": [{"id": "a", "score": 0.25, "label": False}, {"id": "b", "score": 0.5, "label": True}],
     }
     table = pa.ipc.open_stream(ARROW.encode(batch, scores)).read_all()
-    assert table.to_pylist() == [{"id": "a", "score": 0.25, "label": False}, {"id": "b", "score": 0.5, "label": True}]
+    assert table.drop("model").to_pylist() == [
+        {"id": "a", "score": 0.25, "label": False},
+        {"id": "b", "score": 0.5, "label": True},
+    ]
     assert table.schema.metadata == {b"model": b"flights/3"}
+    assert table["model"].to_pylist() == ["flights/3"] * 2
+
+
+@pytest.mark.parametrize("theirs", [[False, True], [True, True], [False, False]])
+def test_an_answer_of_two_models_tells_of_every_row_whose_it_is(theirs: list[bool]) -> None:
+    batch = JSON.decode(rows_body(ROW, ROW))
+    scores, mixed = np.array([0.25, 0.5], np.float32), Mixed("flights/4", np.array(theirs))
+    answer = msgspec.json.decode(JSON.encode(batch, scores, mixed))
+    assert answer["model"] == ("flights/4" if all(theirs) else "flights/3")
+    expected = ["flights/4" if one else "flights/3" for one in theirs]
+    assert [one.get("model", answer["model"]) for one in answer["predictions"]] == expected
+    table = pa.ipc.open_stream(ARROW.encode(batch, scores, mixed)).read_all()
+    assert table["model"].to_pylist() == expected
+    assert table.schema.metadata == {b"model": answer["model"].encode()}
 
 
 def test_multiclass_names_the_winner_and_every_class_and_regression_only_scores() -> None:

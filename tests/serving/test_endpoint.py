@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -13,28 +12,14 @@ import pytest
 from app.declaration import Declaration
 from app.model.bundle import Bundle, open_bundle
 from app.pipeline import TrainedVersion
-from app.serving import endpoint as room
-from app.serving.endpoint import Endpoint, Loaded
-from app.telemetry import Metric, ServingMetrics
+from app.serving import bodies, predict
+from app.serving.endpoint import Endpoint
+from app.serving.loaded import Loaded
 
 pytestmark = pytest.mark.ray  # the bundle is trained through Ray; the endpoint itself needs none
 
 ROW = {"distance": 4.5, "passengers": 2, "zone": "airport", "rain": True}
 ARROW = "application/vnd.apache.arrow.stream"
-
-
-class Counted:
-    """Keeps the metrics in a dictionary."""
-
-    def __init__(self) -> None:
-        self.values: dict[tuple[str, ...], float] = {}
-
-    def add(self, metric: Metric, value: float, *tags: str) -> None:
-        key = (metric.name, *tags)
-        self.values[key] = self.values.get(key, 0) + value
-
-    def set(self, metric: Metric, value: float, *tags: str) -> None:
-        self.values[(metric.name, *tags)] = value
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +28,15 @@ def bundle(trained: TrainedVersion) -> Bundle:
 
 
 @pytest.fixture
-def counted() -> Counted:
-    return Counted()
+def here(room: Any, bundle: Bundle, declaration: Declaration) -> Any:
+    made = room()
+    made.stand(Loaded.of(bundle, declaration.spec, "1", use_gpu=False))
+    return made
 
 
 @pytest.fixture
-def endpoint(declaration: Declaration, bundle: Bundle, counted: Counted) -> Iterator[Endpoint]:
-    with ThreadPoolExecutor(1) as executor:
-        metrics = ServingMetrics("rides", counted, later=lambda seconds, call: None)
-        made = Endpoint(declaration.spec, executor, metrics)
-        made.swap(Loaded.of(bundle, declaration.spec, "1", use_gpu=False))
-        yield made
-        metrics.flush()
+def endpoint(here: Any) -> Endpoint:
+    return here.endpoint
 
 
 def ask(endpoint: Endpoint, method: str, path: str, **content: Any) -> httpx.Response:
@@ -95,7 +77,7 @@ def test_a_large_body_is_decoded_and_scored_off_the_loop_with_the_same_result(
     rows = {"rows": [ROW | {"ride": f"r{i}", "distance": i / 100} for i in range(2000)]}
     answers = ask(endpoint, "POST", "/rides/predict", json=rows).json()["predictions"]
     assert [answer["id"] for answer in answers] == [f"r{i}" for i in range(2000)]
-    monkeypatch.setattr(room, "INLINE_BYTES", 10**9)
+    monkeypatch.setattr(predict, "INLINE_BYTES", 10**9)
     inline = ask(endpoint, "POST", "/rides/predict", json=rows).json()["predictions"]
     assert inline == answers
 
@@ -115,24 +97,22 @@ def test_a_large_body_is_decoded_and_scored_off_the_loop_with_the_same_result(
     ],
 )
 def test_what_cannot_be_answered_is_a_problem_document_and_is_counted(
-    endpoint: Endpoint,
-    counted: Counted,
+    here: Any,
     method: str,
     path: str,
     content: dict[str, Any],
     status: int,
     code: str,
 ) -> None:
-    answer = ask(endpoint, method, path, **content)
+    answer = ask(here.endpoint, method, path, **content)
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
     assert (problem["status"], problem["type"]) == (status, f"urn:evertrue:problem:{code}")
     assert problem["detail"]
     assert ("allow" in answer.headers) == (status == 405)
-    endpoint.metrics.flush()
-    assert counted.values[("evertrue_requests_total", "rides", code)] == 1
-    assert counted.values[("evertrue_requests_total", "rides", "ok")] == 1
+    assert here.count("evertrue_requests_total", code) == 1
+    assert here.count("evertrue_requests_total", "ok") == 1
 
 
 def test_a_body_that_comes_in_pieces_is_put_together_and_limited_as_it_comes(endpoint: Endpoint) -> None:
@@ -150,7 +130,7 @@ def test_a_body_that_comes_in_pieces_is_put_together_and_limited_as_it_comes(end
 def test_a_client_that_sends_too_slowly_is_told_and_one_that_leaves_is_let_go(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "BODY_TIMEOUT", 0.05)
+    monkeypatch.setattr(bodies, "BODY_TIMEOUT", 0.05)
     scope = {"type": "http", "method": "POST", "path": "/rides/predict", "headers": []}
 
     async def statuses(last: dict[str, Any] | None) -> list[int]:
@@ -176,7 +156,15 @@ def test_a_client_that_sends_too_slowly_is_told_and_one_that_leaves_is_let_go(
 
 def test_the_pages_around_it_tell_what_answers(endpoint: Endpoint, bundle: Bundle) -> None:
     assert ask(endpoint, "GET", "/rides/healthz").json() == {"status": "alive"}
-    assert ask(endpoint, "GET", "/rides/readyz").json() == {"status": "ready", "model": "rides/1"}
+    assert ask(endpoint, "GET", "/rides/readyz").json() == {
+        "status": "ready",
+        "model": "rides/1",
+        "generation": 1,
+        "champion": "1",
+        "challenger": None,
+        "share": 0,
+        "fault": None,
+    }
     model = ask(endpoint, "GET", "/rides/model").json()
     assert (model["bundle"], model["classes"]) == (bundle.version_id, [False, True])
     assert model["metrics"]["network"]["overall"]["auc"] > 0.6
@@ -194,30 +182,23 @@ def test_the_example_on_the_docs_page_works(endpoint: Endpoint, bundle: Bundle) 
     assert ask(endpoint, "POST", "/rides/predict", json=body).status_code == 200
 
 
-def test_without_a_model_it_says_so_and_is_alive(declaration: Declaration) -> None:
-    with ThreadPoolExecutor(1) as executor:
-        endpoint = Endpoint(declaration.spec, executor, ServingMetrics("rides", Counted(), later=lambda s, c: None))
-
-        async def send() -> list[int]:
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(endpoint), base_url="http://test") as client:
-                pages = ["/rides/readyz", "/rides/healthz"]
-                return [(await client.get(page)).status_code for page in pages]
-
-        assert asyncio.run(send()) == [503, 200]
+def test_without_a_model_it_says_so_and_is_alive(room: Any) -> None:
+    answers = room().ask(*(("GET", page, {}) for page in ("/rides/readyz", "/rides/healthz")))
+    assert [answer.status_code for answer in answers] == [503, 200]
 
 
 def test_requests_under_way_keep_their_version_when_another_takes_its_place(
-    endpoint: Endpoint, bundle: Bundle, declaration: Declaration
+    here: Any, bundle: Bundle, declaration: Declaration
 ) -> None:
     async def send() -> list[str]:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(endpoint), base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(here.endpoint), base_url="http://test") as client:
             before = [asyncio.ensure_future(client.post("/rides/predict", json=ROW)) for _ in range(20)]
             await asyncio.sleep(0)
-            endpoint.swap(Loaded.of(bundle, declaration.spec, "2", use_gpu=False))
+            here.stand(Loaded.of(bundle, declaration.spec, "2", use_gpu=False), generation=2)
             after = await client.post("/rides/predict", json=ROW)
             answers = [await answer for answer in before]
             assert {answer.status_code for answer in answers} == {200}
             assert {answer.json()["model"] for answer in answers} <= {"rides/1", "rides/2"}
-            return [after.json()["model"], str(endpoint.version)]
+            return [after.json()["model"], str(here.endpoint.standing.champion.version)]
 
     assert asyncio.run(send()) == ["rides/2", "2"]

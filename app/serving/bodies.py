@@ -1,0 +1,59 @@
+"""How is a request's body read? Whole, within its limit of bytes and of time."""
+
+import asyncio
+
+from app.serving.asgi import Receive, Scope
+from app.serving.problems import Problem
+
+INLINE_BYTES = 65_536
+"""Bodies up to this size are decoded on the event loop; larger ones on a thread."""
+BODY_TIMEOUT = 30.0
+"""Seconds a client may take to send its body."""
+JSON = "application/json"
+
+
+def content_type_and_length(scope: Scope) -> tuple[str, int | None]:
+    """Return the content type, JSON when none is named, and the length if the client tells."""
+    content_type, length = JSON, None
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            content_type = value.split(b";", 1)[0].strip().lower().decode("latin-1")
+        elif name == b"content-length":
+            length = int(value)
+    return content_type, length
+
+
+def wrong_content_type(found: str, allowed: str) -> Problem:
+    """Refuse a body of another format."""
+    detail = f"found content type {found!r:.100}, allowed are {allowed}"
+    return Problem(415, "content-type", detail, found=found, allowed=allowed)
+
+
+async def read_body(receive: Receive, length: int | None, limit: int) -> bytes:
+    """Return a body of at most `limit` bytes.
+
+    Raises Problem: 413 for a larger one, as soon as that is known; 408 when it takes too long; 400 when the client leaves.
+    """
+    too_large = Problem(413, "body-too-large", f"the body is larger than the {limit} bytes allowed")
+    if length is not None and length > limit:
+        raise too_large
+    message = await receive()
+    if not message.get("more_body"):  # nearly always: a small body comes in one piece
+        body: bytes = message.get("body", b"")
+        return body
+    pieces = [message.get("body", b"")]
+    size = len(pieces[0])
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            while message.get("more_body"):
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Problem(400, "disconnected", "the client went away before its body was whole")
+                pieces.append(message.get("body", b""))
+                size += len(pieces[-1])
+                if size > limit:
+                    raise too_large
+    except TimeoutError:
+        detail = f"the body was not whole after {BODY_TIMEOUT:g} s; {size} bytes had come"
+        raise Problem(408, "slow-body", detail) from None
+    return b"".join(pieces)
