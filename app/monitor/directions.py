@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from app.monitor.binning import FIRST, MISSING, OUTSIDE, Binning, Counts
+from app.monitor.binning import FIRST, MISSING, OUTSIDE, SLOTS, Binning, Counts
 
 Name = Literal["location", "scale", "skew", "missing", "outside", "unseen", "value"]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -105,6 +105,16 @@ class Directions:
         many = np.bincount(self.thing, minlength=len(self.binning.watched))
         weight: Floats = 1 / (many[self.thing] * np.count_nonzero(many))
         return weight
+
+    @cached_property
+    def day_off(self) -> Floats:
+        """How far the mean score (D,) of a working day turned into a weekend's would be from what is expected."""
+        if len(self.season) == SLOTS["none"]:
+            return np.zeros(len(self))
+        week = len(self.season) == SLOTS["hour_of_week"]
+        free = 24 * (5 if week else 1)  # slots before are of working days
+        gap: Floats = np.abs(self.season[free:].mean(axis=0) - self.season[:free].mean(axis=0))
+        return gap
 
     @cached_property
     def largest(self) -> Floats:

@@ -208,8 +208,8 @@ def _wobble(directions: Directions, train: "Examples", validation: "Examples", s
         return np.pad(binning.count_scores(scores[rows], groups, number), ((0, 0), (first, 0), (0, 0)))
 
     seasons = _DAYS_WITH_SEASON[binning.season]
-    features = Wobble.of(Hours.merged(of_features(train), of_features(validation)), seasons)
-    of_scores = Wobble.of(_hours(directions, validation.time, count_scores), seasons)
+    features = Wobble.of(Hours.merged(of_features(train), of_features(validation)), seasons, directions.day_off)
+    of_scores = Wobble.of(_hours(directions, validation.time, count_scores), seasons, directions.day_off)
     return features.extended(of_scores, directions.thing >= first)
 
 

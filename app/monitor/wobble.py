@@ -58,8 +58,12 @@ class Wobble(NamedTuple):
         return Wobble(sd, sd, np.full_like(rows, _DEFAULT_MEMORY), error, np.zeros_like(rows))
 
     @staticmethod
-    def of(hours: Hours, seasons: int) -> "Wobble":
-        """Learn from hours; `seasons` kinds of days have a season of their own (weekday and weekend: 2)."""
+    def of(hours: Hours, seasons: int, day_off: Floats) -> "Wobble":
+        """Learn from hours.
+
+        `seasons` kinds of days have a season of their own (weekday and weekend: 2). A day may be as odd as the oddest
+        of these hours, or as a holiday that they lack, off by `day_off` (D,).
+        """
         total = np.full(hours.sums.shape[1], hours.rows.sum())
         day_sums, day_rows, day = _blocks(hours, DAY)
         kept = day_rows >= np.median(day_rows) / 4 if len(day) else np.empty(0, bool)
@@ -74,8 +78,8 @@ class Wobble(NamedTuple):
         days = np.maximum(free * (1 - memory**2) / (1 + memory**2), _FEWEST_DAYS)
         persistence = (1 + memory) / (1 - memory) / number  # variance of the mean of these days, in days' variances
         variance = np.maximum(seen * _widening(days) - noise, 0) / np.maximum(1 - persistence, 0.3)
-        oddest = (np.square(mean) - 1 / day_rows[kept, None]).max(axis=0) / _ODDEST**2
-        variance = np.maximum(variance, oddest)
+        oddest = np.maximum((np.square(mean) - 1 / day_rows[kept, None]).max(axis=0), np.square(day_off))
+        variance = np.maximum(variance, oddest / _ODDEST**2)
         hour = np.sqrt(_within(hours, number / free))
         error = np.sqrt(variance * np.minimum(persistence, 1) + 1 / total)
         return Wobble(hour, np.sqrt(variance), memory, error, days)
@@ -116,7 +120,7 @@ class Losses(NamedTuple):
         hour, group, rows = np.unique(time // _HOUR, return_inverse=True, return_counts=True)
         sums = np.bincount(group, (losses - mean) / sd).astype(np.float64)
         hours = Hours(hour * _HOUR, sums[:, None], rows.astype(np.float64))
-        return Losses(*moments, Wobble.of(hours, 1))
+        return Losses(*moments, Wobble.of(hours, 1, np.zeros(1)))
 
 
 def _blocks(hours: Hours, length: int) -> tuple[Floats, Floats, Integers]:

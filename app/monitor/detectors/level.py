@@ -27,6 +27,7 @@ from app.monitor.detectors.detector import DAY, Arrays
 from app.monitor.directions import Floats, Integers
 from app.monitor.wobble import Wobble
 
+NO_ROWS = 1e-9  # in place of 0: a mean of nothing, of boundless variance
 _SHIFT = 0.25  # tau: standard deviations that a shift is expected to have
 _BASE = 4  # starts kept per power of itself
 _LEVELS = 7
@@ -101,7 +102,8 @@ class Level:
             days = self._wobble.days / np.maximum(share, 0.1) ** 2
             likelihood = np.log1p(ratio / days) * (days + 1) / 2
         else:
-            known = self._degrees + self._squares
+            # Never taken to be smaller than foretold: of rare events, long quiet would make the first one proof.
+            known = self._degrees + np.maximum(self._squares, self._count[0])
             likelihood = -np.log1p(-ratio / known) * ((self._degrees + self._count[0]) / 2)
         log_e = likelihood - np.log1p(self._s2 * _SHIFT**2) / 2
         log_e[self._number[:, None] <= self._restarted] = -np.inf

@@ -14,7 +14,7 @@ import datetime as dt
 import numpy as np
 
 from app.monitor.detectors.detector import HOUR, Arrays, Episodes, Evidence, log_threshold
-from app.monitor.detectors.level import Level
+from app.monitor.detectors.level import NO_ROWS, Level
 from app.monitor.directions import Directions, Window
 from app.monitor.wobble import Wobble
 
@@ -31,7 +31,7 @@ class Medium:
 
     def update(self, window: Window) -> Evidence:
         """Take the next closed hour."""
-        at, rows = window.start + HOUR, np.maximum(window.rows, 1)
+        at, rows = window.start + HOUR, np.maximum(window.rows, NO_ROWS)
         hour = np.square(self._wobble.hour) + np.square(self._season_error[window.slot])
         log_m, shift, onset = self._level.update(window.start, window.sums / rows, 1 / rows, hour)
         crossed = log_m >= self._threshold

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.monitor.detectors.detector import DAY, Arrays, Episodes, Evidence, log_threshold
-from app.monitor.detectors.level import Level
+from app.monitor.detectors.level import NO_ROWS, Level
 from app.monitor.directions import Directions, Window
 from app.monitor.wobble import Wobble
 
@@ -51,7 +51,7 @@ class Slow:
 
     def _close(self) -> npt.NDArray[np.bool_]:
         """Weigh the day that is over; return which directions alarm (D,)."""
-        rows = np.maximum(self._rows, 1)
+        rows = np.maximum(self._rows, NO_ROWS)
         # Of unequal hours the mean's variance is that of an hour by the sum of squared weights.
         hour = self._hour_variance * self._squares / np.square(rows)
         start = int(self._day[0]) * DAY
