@@ -5,6 +5,7 @@ Layout below the root, per declaration `name`:
     <name>/data/<fingerprint>/      checked rows as Parquet, quarantine beside them
     <name>/bundles/<version id>/    bundles, committed by their manifest
     <name>/checkpoints/<run>/       training checkpoints
+    <name>/journal/                 what was predicted and what came true: `app.journal.layout`
     mlflow.db, mlflow-artifacts/    the registry, unless a tracking URI says otherwise
 
 A store's options go into the root's query and stay with every address below it:

@@ -10,7 +10,8 @@ from app.journal.rows import FIXED, Stream
 def concat(stream: Stream, tables: Sequence[pa.Table]) -> pa.Table:
     """Return all rows in one table; columns that only some have are null for the others.
 
-    Numbers are widened where types differ; types that do not go together become text.
+    Numbers are widened where types differ; types that do not go together become text. A score is no list of scores
+    (the task was another): beside lists it is null.
     """
     tables = [table for table in tables if table.num_rows]
     if not tables:
@@ -20,8 +21,15 @@ def concat(stream: Stream, tables: Sequence[pa.Table]) -> pa.Table:
         for table in tables:
             for field in table.schema:
                 fields[field.name] = _wider(fields.get(field.name, pa.null()), field.type)
-        tables = [table.cast(pa.schema([(name, fields[name]) for name in table.column_names])) for table in tables]
+        tables = [_as(table, fields) for table in tables]
     return pa.concat_tables(tables, promote_options="default")
+
+
+def _as(table: pa.Table, fields: dict[str, pa.DataType]) -> pa.Table:
+    for number, name in enumerate(table.column_names):
+        if pa.types.is_list(fields[name]) and not pa.types.is_list(table[name].type):
+            table = table.set_column(number, name, pa.nulls(table.num_rows, fields[name]))
+    return table.cast(pa.schema([(name, fields[name]) for name in table.column_names]))
 
 
 def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:
@@ -31,6 +39,8 @@ def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:
         for field in other:
             fields[field.name] = _wider(fields.get(field.name, pa.null()), field.type)
         return pa.struct(list(fields.items()))
+    if pa.types.is_list(one) != pa.types.is_list(other):
+        return one if pa.types.is_list(one) else other
     try:
         schemas = [pa.schema({"": type_}) for type_ in (one, other)]
         return pa.unify_schemas(schemas, promote_options="permissive").field(0).type

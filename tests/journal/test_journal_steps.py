@@ -4,6 +4,7 @@ import datetime as dt
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -13,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.data.features import TargetColumn
 from app.journal import manifests, steps
-from app.journal.rows import FIXED, PROFILES, JournalError, Step
+from app.journal.rows import FIXED, PROFILES, JournalError, Step, prediction_schema
 from app.journal.steps import Journal
 from app.journal.writer import SegmentWriter
 from app.workspace import Workspace
@@ -267,6 +269,21 @@ def test_steps_of_different_features_are_not_merged_and_are_read_together(writer
     writer.write("predictions", older)
     writer.write("predictions", newer)
     assert journal.commit().predictions.equals(both)
+
+
+def test_a_service_whose_task_became_another_goes_on(writer, journal, predictions, labels, plan):
+    target = TargetColumn("late", "multiclass", ("no", "a bit", "very"))
+    schema = prediction_schema(replace(plan, target=target))
+    scores = pa.array([[0.1, 0.2, 0.7]] * 10, schema.field("score").type)
+    newer = predictions(10, 20).set_column(5, "score", scores).set_column(7, "shadow_score", scores)
+    writer.write("predictions", predictions(0, 10))
+    writer.write("labels", labels([1]))
+    writer.write("predictions", newer.cast(schema))
+    writer.write("labels", labels([2]).set_column(1, "label", pa.array(["a bit"])))
+    step = journal.commit()
+    assert step.predictions["score"].slice(9, 2).to_pylist() == [None, pytest.approx([0.1, 0.2, 0.7])]
+    assert step.labels["label"].to_pylist() == ["true", "a bit"]
+    assert same(step, next(journal.steps()))
 
 
 def test_files_that_would_be_too_large_are_not_merged(writer, journal, predictions, folder, monkeypatch):
