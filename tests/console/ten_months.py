@@ -57,6 +57,7 @@ def flights(state: str = "ok") -> dict[str, Any]:
         "retrain": None,
         "versions": versions(),
         "next": following,
+        "written": dt.datetime.now(dt.UTC).isoformat(),
     }
     model = {
         "model": "flights/8",
@@ -147,7 +148,7 @@ def versions() -> list[dict[str, Any]]:
         {
             "version": str(version),
             "since": day(begun),
-            "role": "champion" if version == newest else "retired",
+            "role": "champion" if version == newest else "former",
             "reason": reasons.get(
                 version,
                 f"The probe showed a gain of {2.9 - 0.2 * version:.1f} %, the gate {3.1 - 0.2 * version:.1f} %.",

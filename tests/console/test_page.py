@@ -1,6 +1,7 @@
 """The page shows every state, to everybody, and takes nothing it is told for markup."""
 
 import copy
+import datetime as dt
 import itertools
 
 import pytest
@@ -32,7 +33,7 @@ def rolling(flights):
             {"name": "loss", "ok": None, "words": "31 of 200 labels have come"},
         ],
     }
-    documents["drift"]["retrain"] = {"state": "running", "id": "retrain-81", "since": "2013-12-24T03:00:00Z"}
+    documents["drift"]["retrain"] = {"state": "running", "id": "retrain-81", "since": "2026-11-24T03:00:00Z"}
     return documents
 
 
@@ -77,6 +78,23 @@ def test_a_service_that_is_not_ready_is_degraded_whatever_the_actor_says(visit, 
     expect(page.locator("#health-words")).to_have_text("Not ready: no model is loaded yet")
 
 
+def test_an_actor_that_has_fallen_silent_is_told_though_the_service_answers(visit, service, flights):
+    documents = flights()
+    now = dt.datetime.now(dt.UTC)
+    documents["drift"]["written"] = now.isoformat()
+    service.show(documents)
+    one = visit()
+    page = one.open(service)
+    expect(page.locator("#health")).to_have_attribute("data-state", "ok")
+    documents["drift"]["written"] = (now - dt.timedelta(minutes=3)).isoformat()
+    one.after(2)
+    expect(page.locator("#health")).to_have_attribute("data-state", "degraded")
+    expect(page.locator("#health-words")).to_contain_text("the drift actor has been silent since")
+    documents["drift"]["interval"] = 60  # it makes its turns seldom
+    one.after(2)
+    expect(page.locator("#health")).to_have_attribute("data-state", "ok")
+
+
 def test_a_rollout_shows_its_stage_its_rows_and_every_check(visit, service, flights):
     service.show(rolling(flights))
     page = visit().open(service)
@@ -86,8 +104,20 @@ def test_a_rollout_shows_its_stage_its_rows_and_every_check(visit, service, flig
     checks = ["Errors passes 0 of 132", "Latency breached 3.2 times", "Loss waits 31 of 200"]
     for check, words in zip(page.locator("#checks li").all(), checks, strict=True):
         expect(check).to_contain_text(words)
-    expect(page.locator("#retraining")).to_have_text("Retraining running since 24 Dec 2013, 03:00retrain-81")
+    expect(page.locator("#retraining")).to_have_text(
+        "Retraining running since 24 Nov 2026, 03:00 by the clockretrain-81"
+    )
     assert [one.text_content() for one in page.locator("#checks li:not([data-state=ok])").all()]
+
+
+def test_a_new_champion_is_shown_as_watched_until_labels_have_confirmed_it(visit, service, flights):
+    documents = flights()
+    documents["drift"]["rollout"] = {"stage": "champion", "challenger": "8", "share": 1.0, "rows": 40, "needed": 200}
+    service.show(documents)
+    page = visit().open(service)
+    expect(page.locator("#rollout-aside")).to_have_text("v8 is champion, and watched")
+    expect(page.locator("#stages [aria-current=step]")).to_have_text("Champion, under way")
+    expect(page.get_by_role("progressbar", name="40 of 200 labelled rows")).to_be_visible()
 
 
 def test_features_come_worst_first_and_unfold_to_expected_and_seen(visit, service, flights):
@@ -127,13 +157,18 @@ def test_a_pointer_on_a_chart_reads_that_day(visit, service):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("state", NAMES)
-def test_every_text_stands_out_from_its_ground(state, scheme, visit, service, flights):
-    service.show({**rolling(flights), "decisions": flights(state)["decisions"]} if state == "ok" else flights(state))
-    page = visit(color_scheme=scheme).open(service)
+def test_every_text_stands_out_from_its_ground(scheme, visit, service, flights):
+    service.show(rolling(flights))
+    one = visit(color_scheme=scheme)
+    page = one.open(service)
     page.locator("#feature-rows button").first.click()
     page.locator("#timeline summary").first.click()
     assert page.evaluate(CONTRAST) == []
+    for state in NAMES:
+        service.show(flights(state))
+        one.after(2)
+        expect(page.locator("#health")).to_have_attribute("data-state", state)
+        assert page.evaluate(CONTRAST) == []
 
 
 # Texts whose contrast with the ground they lie on is below WCAG's 4.5 (colours mixed over one another).
@@ -160,15 +195,20 @@ CONTRAST = """() => {
 }"""
 
 
-@pytest.mark.parametrize("state", NAMES)
-def test_a_phone_of_360_pixels_shows_it_without_scrolling_sideways(state, visit, service, flights):
-    service.show({**rolling(flights), "decisions": flights(state)["decisions"]} if state == "ok" else flights(state))
-    page = visit(viewport={"width": 360, "height": 740}).open(service)
+def test_a_phone_of_360_pixels_shows_it_without_scrolling_sideways(visit, service, flights):
+    service.show(rolling(flights))
+    one = visit(viewport={"width": 360, "height": 740})
+    page = one.open(service)
     for summary in page.locator("summary:visible").all():
         summary.click()
     page.locator("#feature-rows button").first.click()
-    assert page.evaluate("document.documentElement.scrollWidth") == 360
     assert page.evaluate(OUTSIDE) == []
+    for state in NAMES:
+        service.show(flights(state))
+        one.after(2)
+        expect(page.locator("#health")).to_have_attribute("data-state", state)
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        assert page.evaluate(OUTSIDE) == []
 
 
 # Elements that stick out of the window and lie in no box of their own that scrolls.
@@ -261,7 +301,12 @@ def test_hostile_names_values_and_reasons_are_shown_as_text(visit, service, flig
 
 def test_whatever_is_missing_the_rest_is_shown(visit, service, flights):
     documents = flights("fault")
-    documents["drift"]["rollout"] = rolling(flights)["drift"]["rollout"]
+    drift = documents["drift"]
+    drift["rollout"] = rolling(flights)["drift"]["rollout"]
+    for part in (drift["loss"], drift["traffic"]):
+        part["days"] = part["days"][-3:]
+    drift["features"], drift["versions"] = drift["features"][:3], drift["versions"][-2:]
+    documents["decisions"]["decisions"] = documents["decisions"]["decisions"][:3]
     one = visit()
     page = one.open(service)
     for number, change in enumerate(holes(documents)):

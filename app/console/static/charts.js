@@ -152,7 +152,7 @@ function marksOf(status, decisions) {
     if (time !== null) found.set(`${Math.floor(time / 864e5)} ${kind} ${label}`, { time: time / 1000, kind, label, colour: tone });
   };
   for (const version of status.versions) {
-    if (version.role === "champion" || version.role === "retired" || version.role === "former") {
+    if (version.role === "champion" || version.role === "former") {
       add(format.when(version.since), "version", format.version(version.version), "--mark");
     }
   }

@@ -3,7 +3,7 @@
 import { byId, icon, setText, show } from "./dom.js";
 import * as format from "./format.js";
 import { poll } from "./poll.js";
-import { list, whole } from "./answers.js";
+import { list, silentSince, whole } from "./answers.js";
 import { recolour, renderCharts } from "./charts.js";
 import { renderDecisions } from "./decisions.js";
 import { renderFacts, renderHealth } from "./health.js";
@@ -30,16 +30,18 @@ function heard(answers) {
   document.documentElement.dataset.link = "live";
   show("lost", false);
   setText(byId("lost-words"), "");
-  const now = JSON.stringify([last, answers[READY]]);
+  const silent = silentSince(last[DRIFT], answers[DRIFT].clock);
+  const ready = { status: answers[READY].status, document: answers[READY].document };
+  const now = JSON.stringify([last, ready, silent]);
   if (now !== shown) {
     shown = now;
-    render(whole(last[DRIFT]), list(last[DECISIONS].decisions), last[MODEL], answers[READY]);
+    render(whole(last[DRIFT]), list(last[DECISIONS].decisions), last[MODEL], ready, silent);
   }
   return true;
 }
 
-function render(status, decisions, model, ready) {
-  renderHealth(status, model, ready);
+function render(status, decisions, model, ready, silent) {
+  renderHealth(status, model, ready, silent);
   renderFacts(status, model);
   renderRollout(status, model);
   renderCharts(status, decisions);

@@ -14,10 +14,13 @@ const STATES = {
 };
 
 /** The state of a `/drift` answer, one of STATES, and its sentence. */
-function healthOf(status, ready) {
+function healthOf(status, ready, silent) {
   if (ready.status >= 400) {
     const words = ready.document?.detail ?? "The service is up, but no model is ready to answer.";
     return { state: "degraded", words: `Not ready: ${words}` };
+  }
+  if (silent !== null) {
+    return { state: "degraded", words: `Nobody watches: the drift actor has been silent since ${format.moment(silent)}. Rows are still answered.` };
   }
   if (!status.health) return { state: "unknown", words: status.status ? `${format.words(status.status)}.` : "The service has not said how it is." };
   const { state, words } = status.health;
@@ -25,8 +28,8 @@ function healthOf(status, ready) {
 }
 
 /** Say how the model is, in the banner and in the window's title. */
-export function renderHealth(status, model, ready) {
-  const { state, words } = healthOf(status, ready);
+export function renderHealth(status, model, ready, silent) {
+  const { state, words } = healthOf(status, ready, silent);
   const name = status.model ?? model.model?.split("/")[0] ?? location.pathname.split("/").filter(Boolean).at(-1) ?? "Evertrue";
   const banner = byId("health");
   if (banner.dataset.state !== state || !byId("health-icon").firstChild) byId("health-icon").replaceChildren(icon(state));

@@ -4,19 +4,20 @@ const INTERVAL = 2_000;
 const LONGEST = 30_000;
 const PATIENCE = 10_000;
 
-/** One answer: its status (0: none came) and its document (null when it was not JSON). */
+/** One answer: its status (0: none came), its document (null when it was not JSON), and the service's clock. */
 async function ask(path) {
   try {
     const signal = AbortSignal.timeout(PATIENCE);
     const response = await fetch(path, { signal, cache: "no-cache", headers: { accept: "application/json" } });
     const text = await response.text();
+    const clock = Date.parse(response.headers.get("date")) || Date.now();
     try {
-      return { status: response.status, document: JSON.parse(text) };
+      return { status: response.status, document: JSON.parse(text), clock };
     } catch {
-      return { status: response.status, document: null };
+      return { status: response.status, document: null, clock };
     }
   } catch {
-    return { status: 0, document: null };
+    return { status: 0, document: null, clock: Date.now() };
   }
 }
 

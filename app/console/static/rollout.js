@@ -51,7 +51,8 @@ export function renderRollout(status, model) {
     const rows = rollout.rows ?? 0;
     const needed = rollout.needed ?? 0;
     const scored = rollout.stage === "champion" ? "labelled rows" : Number(rollout.share ?? 0) > 0 ? "rows answered" : "rows scored unheard";
-    setText(byId("rollout-aside"), `${format.version(rollout.challenger)} beside ${format.version(champion)}`);
+    const name = format.version(rollout.challenger);
+    setText(byId("rollout-aside"), rollout.stage === "champion" ? `${name} is champion, and watched` : `${name} beside ${format.version(champion)}`);
     byId("stages").replaceChildren(...stages(rollout));
     setText(byId("rollout-rows-label"), `${format.count(rows)} of ${format.count(needed)} ${scored}`);
     byId("rollout-rows").max = Math.max(needed, 1);
@@ -69,7 +70,7 @@ export function renderRollout(status, model) {
         "span",
         {},
         element("strong", {}, `Retraining ${format.words(retrain.state).toLowerCase()}`),
-        retrain.since ? ` since ${format.moment(retrain.since)}` : "",
+        retrain.since ? ` since ${format.moment(retrain.since)} by the clock` : "",
         retrain.id ? element("code", {}, String(retrain.id)) : null,
       ),
     );

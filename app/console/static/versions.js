@@ -3,7 +3,7 @@
 import { byId, element, icon, setText, show } from "./dom.js";
 import * as format from "./format.js";
 
-const ROLES = { champion: ["Champion", "ok"], challenger: ["Challenger", "layers"], shadow: ["Shadow", "layers"] };
+const ROLES = { champion: ["Champion", "ok"], challenger: ["Challenger", "layers"], shadow: ["Shadow", "layers"], refused: ["Refused", "breach"] };
 const METRICS = 3; // of each version
 const FEW = 4; // versions shown before the rest is asked for
 
