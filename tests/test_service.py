@@ -22,6 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.batch import predict_table
 from app.data.encode import load, read_columns
 from app.declaration import Declaration
+from app.journal.steps import Journal
+from app.lineup import Answering, read_lineup, write_lineup
 from app.model.bundle import open_bundle
 from app.model.network import Network
 from app.pipeline import TrainedVersion, train_version
@@ -36,13 +38,13 @@ ARROW = "application/vnd.apache.arrow.stream"
 
 
 @pytest.fixture(scope="module")
-def address(trained: TrainedVersion, declaration: Declaration) -> Iterator[str]:
+def address(trained: TrainedVersion, declaration: Declaration, workspace: Workspace) -> Iterator[str]:
     """Deploy the rides' first version for this module's tests."""
     from ray import serve
 
     from app.serving.deploy import deploy
 
-    yield deploy(declaration.spec, trained.bundle, "1")
+    yield deploy(declaration.spec, workspace, trained.bundle, "1")
     serve.delete("rides")
 
 
@@ -175,7 +177,7 @@ def test_an_address_of_no_service_is_not_found(declaration: Declaration, address
 
 
 def test_another_version_takes_over_in_the_same_process_without_a_request_refused(
-    address: str, declaration: Declaration, trained: TrainedVersion
+    address: str, declaration: Declaration, workspace: Workspace, trained: TrainedVersion
 ) -> None:
     from app.serving.deploy import deploy
 
@@ -192,7 +194,7 @@ def test_another_version_takes_over_in_the_same_process_without_a_request_refuse
                         taken_over.set()
 
             asking = [asyncio.create_task(ask()) for _ in range(8)]
-            await asyncio.to_thread(deploy, declaration.spec, trained.bundle, "2")
+            await asyncio.to_thread(deploy, declaration.spec, workspace, trained.bundle, "2")
             await asyncio.wait_for(taken_over.wait(), timeout=60)
             done.set()
             await asyncio.gather(*asking)
@@ -206,8 +208,47 @@ def test_another_version_takes_over_in_the_same_process_without_a_request_refuse
     assert seen[-1] == (200, "rides/2")
 
 
+def test_labels_and_predictions_are_in_the_journal_when_a_replica_ends(
+    address: str, declaration: Declaration, workspace: Workspace, trained: TrainedVersion
+) -> None:
+    from ray import serve
+
+    from app.serving.deploy import deploy
+
+    named = declaration.spec.model_copy(update={"name": "brief"})
+    here = deploy(named, workspace, trained.bundle, "1")
+    rows = [ROW | {"ride": f"r{i}"} for i in range(50)]
+    assert predict(here, rows).status_code == 200
+    labels = {"labels": [{"id": row["ride"], "label": True} for row in rows]}
+    accepted = httpx.post(f"{here}/labels", json=labels)
+    assert (accepted.status_code, accepted.json()) == (202, {"accepted": 50})
+    journal = Journal.open(workspace, "brief")
+    assert journal.labels().num_rows == 50  # on disk already
+    serve.delete("brief")
+    predictions = journal.predictions()
+    assert predictions["id"].to_pylist() == [row["ride"] for row in rows]
+    assert journal.labelled().num_rows == 50
+
+
+def test_a_challenger_with_a_corrupt_bundle_is_reported_and_the_champion_answers_on(
+    address: str, workspace: Workspace
+) -> None:
+    uri = workspace.uri("rides", "lineup.json")
+    before = read_lineup(uri)
+    assert before is not None
+    write_lineup(uri, before.then(before.champion, Answering("8", workspace.uri("rides", "bundles", "nowhere")), 0.5))
+    until = time.monotonic() + 30
+    while (ready := httpx.get(f"{address}/readyz").json())["generation"] == before.generation:
+        assert time.monotonic() < until
+        assert predict(address, [ROW] * 10).json()["model"] == f"rides/{before.champion.version}"
+    assert ready["challenger"] is None
+    assert "is not there" in ready["fault"]
+    assert predict(address, [ROW] * 10).json()["model"] == f"rides/{before.champion.version}"
+    write_lineup(uri, before.then(before.champion).then(before.champion))
+
+
 def test_requests_beyond_the_queue_hear_429_and_when_to_come_again(
-    address: str, declaration: Declaration, trained: TrainedVersion
+    address: str, declaration: Declaration, workspace: Workspace, trained: TrainedVersion
 ) -> None:
     from ray import serve
 
@@ -221,7 +262,7 @@ def test_requests_beyond_the_queue_hear_429_and_when_to_come_again(
             ),
         }
     )
-    deploy(tight, trained.bundle, "1")
+    deploy(tight, workspace, trained.bundle, "1")
     body = {"rows": [ROW] * 2000}
 
     async def send() -> list[httpx.Response]:

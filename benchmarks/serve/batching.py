@@ -37,7 +37,7 @@ Score = Callable[[Features], Awaitable[object]]
 
 def ours(runtime: Runtime, executor: ThreadPoolExecutor) -> Score:
     """Return the endpoint's way."""
-    return Batcher(lambda rows: (runtime.score(rows), 0.0), executor, MOST_ROWS, lambda rows, seconds: None).score
+    return Batcher(lambda rows: (runtime.score(rows), 0.0), executor, MOST_ROWS, lambda *_: None).score
 
 
 def serves(runtime: Runtime) -> Score:

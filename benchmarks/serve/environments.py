@@ -12,12 +12,12 @@ ROOT = Path(__file__).parents[2]
 _HERE = Path(__file__).parent
 
 
-def python_of(environment: str) -> Path:
-    """Return the interpreter of `.venvs/bench-<environment>`, up to date with `requirements-<environment>.txt`.
+def python_of(environment: str, home: Path = _HERE) -> Path:
+    """Return the interpreter of `.venvs/bench-<environment>`, up to date with `requirements-<environment>.txt` in `home`.
 
     Raises UserError when pip cannot install them.
     """
-    requirements = _HERE / f"requirements-{environment}.txt"
+    requirements = home / f"requirements-{environment}.txt"
     folder = ROOT / ".venvs" / f"bench-{environment}"
     stamp = folder / "installed"
     wanted = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
