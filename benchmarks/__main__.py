@@ -1,11 +1,11 @@
-"""Run the comparisons in turn: `python -m benchmarks [serve] [serve.batching] [data] [train] [gate] [--quick]`; all of them by default."""
+"""Run the comparisons in turn, by default all: `python -m benchmarks [serve] [data] [train] [gate] [drift] ... [--quick]`."""
 
 import argparse
 import subprocess
 import sys
 from pathlib import Path
 
-PARTS = ("serve", "serve.batching", "data", "train", "gate")
+PARTS = ("serve", "serve.batching", "data", "train", "gate", "drift")
 RESULTS = Path(__file__).parent / "results"
 
 
