@@ -19,7 +19,6 @@ def delete_before(folder: str, manifests: Manifests, before: dt.datetime) -> Non
     kept = {manifest.hour for manifest in found[-1:]}
     for manifest in found[:-1]:
         if manifest.hour < hour:
-            manifests.drop_sources(manifest.sources)  # what is left of them would be new again
             manifests.drop(manifest)
     with failing(f"{folder} cannot be cleared"):
         for stream in STREAMS:

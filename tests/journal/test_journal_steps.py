@@ -355,6 +355,24 @@ def test_a_segment_that_outlived_its_commit_does_not_come_back_when_the_step_is_
     assert journal.commit() is None
 
 
+@pytest.mark.usefixtures("small_blocks")
+def test_a_segment_that_outlived_its_commit_does_not_come_back_when_the_step_is_merged(
+    folder, writer, journal, predictions, disk
+):
+    writer.write("predictions", predictions(0, 10))
+    journal.commit()
+    writer.write("predictions", predictions(10, 20))
+    point = 1
+    while disk.kill_at(point, journal.commit) and not Path(folder, "steps", "000002.json").exists():
+        point += 1
+    assert any(name.startswith("seg-") for name in files(folder))
+    again = Journal(folder)
+    again.compact()
+    assert Path(folder, "steps", "000001-000002.json").exists()
+    assert again.predictions().equals(predictions(0, 20))
+    assert again.commit() is None
+
+
 def test_what_was_left_by_the_killed_is_deleted_when_it_is_old(folder, writer, journal, predictions):
     writer.write("predictions", predictions(0, 10))
     draft, kept = Path(folder, "new", "predictions", ".seg-draft"), len(files(folder))
