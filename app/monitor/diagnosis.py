@@ -1,11 +1,44 @@
-"""Has the world changed, or has something broken upstream?"""
+"""Has the world moved, or has something broken upstream?
 
-from collections.abc import Iterator, Mapping
+A fault needs what no move of the world brings: most values of a feature missing at once, a value that varied every
+hour and now stands still, values that jump from one hour to the next and are the old ones in another unit, codes
+spelled anew. Where both could be, it is the world: drift may retrain, and a fault pages somebody.
+
+- schema:   a feature that mostly was there is always missing
+- missing:  a large part of its values is missing at once, or what next to never was missing now is for a day
+- constant: a number that varied within every hour has had one value for hours
+- unit:     its values are those before, or the reference's, by a known conversion (`app.monitor.units`)
+- unseen:   categories that are known ones respelled, or that take the place of known ones, or are many at once
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from app.data.features import NumberColumn
+from app.monitor import units
+from app.monitor.binning import FIRST, MISSING, OUTSIDE
+from app.monitor.clock import DAY, HOUR
 from app.monitor.findings import Finding, Subject
 from app.monitor.recent import Recent
 from app.monitor.samples import Samples
+
+_FEW, _SOME, _ENOUGH = 30, 100, 200  # rows that an obvious, a clear and a delicate fault have to show in
+_ALL = 0.995
+_BURST = 0.5  # of the values that there should be are gone, or never were so in training
+_BURST_HOURS = 3
+_RARELY, _OFTEN = 0.005, 0.1
+_STILL_HOURS = 6
+_UNSEEN = 0.02
+_MANY_UNSEEN = 0.3
+_TIMES = 5
+_CERTAIN = 10  # rows that a value should have had, for its absence to say something
+_TOLD = 5
+
+Floats = npt.NDArray[np.float64]
 
 
 class Fault(NamedTuple):
@@ -19,12 +52,251 @@ class Fault(NamedTuple):
     detail: dict[str, Any]
 
 
+class _Span(NamedTuple):
+    """The newest hours that together have some number of rows: counts (W, bins + 2) seen, shares expected."""
+
+    recent: Recent
+    rows: int
+    seen: Floats
+    expected: Floats
+
+    @property
+    def start(self) -> int:
+        return int(self.recent.starts[0])
+
+    @property
+    def end(self) -> int:
+        return int(self.recent.starts[-1]) + HOUR
+
+
 def diagnose(subject: Subject, recent: Recent, samples: Samples, known: Mapping[str, Finding]) -> Iterator[Fault]:
-    """Yield what is broken in the newest of the recent hours."""
-    yield from ()
+    """Yield what is broken at the end of the recent hours; `known` are faults that are open already, by feature.
+
+    One feature has one fault: the first in the order above.
+    """
+    told: set[str] = set()
+    for fault in (
+        *_missing(subject, recent),
+        *_constant(subject, recent, samples, known),
+        *_unit(subject, recent, samples, known),
+        *_unseen(subject, recent, samples),
+    ):
+        if fault.what not in told:
+            told.add(fault.what)
+            yield fault
 
 
-def repeated_traffic(rows: int, repeated: int) -> Iterator[Fault]:
-    """Yield a fault when too many rows of a step have an id that was there before."""
-    if repeated >= 20 and repeated > 0.2 * rows:
-        yield Fault("traffic", "repeated", "repeated", repeated / rows, 0, {"rows": rows, "repeated": repeated})
+def _missing(subject: Subject, recent: Recent) -> Iterator[Fault]:
+    """A feature that now and then was missing in training may well be for some hours: then only a day counts."""
+    binning = subject.reference.binning
+    now, day = _newest(subject, recent, _FEW), _newest(subject, recent, _SOME, DAY)
+    if now is None:
+        return
+    counts = subject.reference.counts.sum(axis=0)
+    overall = counts[:, MISSING] / np.maximum(counts.sum(axis=1), 1)
+    for i, name in enumerate((*binning.numbers, *binning.categories)):
+        span = now if overall[i] <= _RARELY else day
+        if span is None:
+            continue
+        seen, expected = span.seen[i, MISSING], max(span.expected[i, MISSING], overall[i])
+        if seen >= _ALL and expected <= _BURST:
+            yield _gone(name, "schema", "always missing", span, i, expected)
+        elif seen - expected >= _BURST * (1 - expected) and expected <= _BURST:
+            yield _gone(name, "missing", "mostly missing", span, i, expected)
+        elif day and overall[i] <= _RARELY and day.seen[i, MISSING] >= _OFTEN:
+            yield _gone(name, "missing", "often missing", day, i, expected)
+
+
+def _gone(name: str, cause: str, direction: str, span: _Span, thing: int, expected: float) -> Fault:
+    seen = float(span.seen[thing, MISSING])
+    sd = max(np.sqrt(expected * (1 - expected)), 0.01)
+    figures = {"rows": span.rows, "missing": round(seen, 4), "expected": round(float(expected), 4)}
+    return Fault(name, cause, direction, float((seen - expected) / sd), span.start, figures)
+
+
+def _constant(subject: Subject, recent: Recent, samples: Samples, known: Mapping[str, Finding]) -> Iterator[Fault]:
+    """Calendar features stand still for hours, too: so what counts is that every hour before had several values."""
+    binning = subject.reference.binning
+    span = _newest(subject, recent, _SOME, _STILL_HOURS * HOUR)
+    if span is None or len(recent.starts) < len(span.recent.starts) + _STILL_HOURS:
+        return
+    numbers, hours = len(binning.numbers), len(span.recent.starts)
+    filled = (recent.counts[:, :numbers, OUTSIDE:] > 0).sum(axis=2)  # (H, N) bins with rows
+    stands, varied = (filled[-hours:] == 1).all(axis=0), (filled[:-hours] > 1).all(axis=0)
+    rows = samples.between(span.start, span.end) if stands.any() else pl.DataFrame()
+    for i in np.flatnonzero(stands).tolist():
+        name, column = binning.numbers[i], subject.plan.number[i]
+        values, fault = _values(rows, name), known.get(name)
+        if len(values) < _SOME or values.min() != values.max() or not column.quantiles:
+            continue
+        if fault and fault.detector == "constant":
+            yield Fault(name, "constant", fault.direction, fault.shift, fault.onset, fault.detail)
+        elif varied[i]:
+            reference = units.quantiles(np.array(column.quantiles))
+            shift = float((values[0] - reference[len(reference) // 2]) / units.spread(reference))
+            detail = {"rows": span.rows, "value": float(values[0]), "hours": (span.end - span.start) // HOUR}
+            yield Fault(name, "constant", "stands still", shift, span.start, detail)
+
+
+def _unit(subject: Subject, recent: Recent, samples: Samples, known: Mapping[str, Finding]) -> Iterator[Fault]:
+    """Look at numbers that training never saw so, at once; and at all, every few hours, by the whole last day."""
+    span, day = _newest(subject, recent, _FEW), _newest(subject, recent, _ENOUGH, DAY)
+    if span is None:
+        return
+    there = 1 - span.seen[:, MISSING]
+    outside = span.seen[:, OUTSIDE] >= _BURST * np.maximum(there, 0.01)
+    for i, column in enumerate(subject.plan.number):
+        fault = known.get(column.name)
+        if fault and fault.detector == "unit":
+            now = _quantiles(samples.between(span.start, span.end), column.name)
+            if now is not None and units.still(fault.detail["sent"], now, np.array(fault.detail["before"])):
+                yield Fault(column.name, "unit", fault.direction, fault.shift, fault.onset, fault.detail)
+            continue
+        found = _jumped(column, span, samples) if outside[i] else None
+        if found is None and day is not None and span.end % (_STILL_HOURS * HOUR) == 0:
+            found = _turned(column, day, samples)
+        if found is not None:
+            yield found
+
+
+def _jumped(column: NumberColumn, span: _Span, samples: Samples) -> Fault | None:
+    """Hold the newest hours against those before them, and against the same hours a day ago."""
+    hours = samples.rows["hour"].unique().sort().to_list() if len(samples.rows) else []
+    earlier = [hour for hour in hours if span.start - DAY <= hour < span.start]
+    if not earlier:
+        return None
+    now = _quantiles(samples.between(span.start, span.end), column.name)
+    held = (
+        samples.between(earlier[-_BURST_HOURS:][0], span.start),
+        samples.between(span.start - DAY - HOUR, min(span.end - DAY + HOUR, span.start)),
+    )
+    return _explained(column, span, [now], [_quantiles(rows, column.name) for rows in held], units.jumped)
+
+
+def _turned(column: NumberColumn, day: _Span, samples: Samples) -> Fault | None:
+    """Hold the last day against the one before, if there was one, and the reference."""
+    noon = day.end - DAY // 2
+    now = [_quantiles(samples.between(*part), column.name) for part in ((day.start, noon), (noon, day.end))]
+    before = _quantiles(samples.between(day.start - DAY, day.start), column.name)
+    return _explained(column, day, now, [before], units.turned)
+
+
+def _explained(
+    column: NumberColumn,
+    span: _Span,
+    seen: Sequence[Floats | None],
+    held: Sequence[Floats | None],
+    explain: Callable[[Sequence[Floats], Sequence[Floats], float], units.Found | None],
+) -> Fault | None:
+    now = [one for one in seen if one is not None]
+    if len(now) < len(seen) or not column.quantiles:
+        return None
+    reference = units.quantiles(np.array(column.quantiles))
+    before = [*(one for one in held if one is not None), reference]
+    scale = units.spread(reference)
+    if not all(units.comparable(one) for one in (*now, *before)):
+        return None
+    found = explain(now, before, scale)
+    if found is None:
+        return None
+    detail = {
+        "rows": span.rows,
+        "sent": found.words,
+        "distance": round(found.distance, 3),
+        "explained": round(found.explained, 3),
+        "before": before[0].tolist(),
+    }
+    shift = float((now[-1] - before[0]).mean() / scale)
+    return Fault(column.name, "unit", f"as if {found.words}", shift, span.start, detail)
+
+
+def _unseen(subject: Subject, recent: Recent, samples: Samples) -> Iterator[Fault]:
+    binning = subject.reference.binning
+    span = _newest(subject, recent, _SOME)
+    if span is None:
+        return
+    first = len(binning.numbers)
+    earlier = Recent(recent.starts[: -len(span.recent.starts)], recent.counts[: -len(span.recent.starts)])
+    rows = None
+    for i, column in enumerate(subject.plan.category):
+        thing = first + i
+        usual = max(float(subject.reference.unseen[i]), float(span.expected[thing, OUTSIDE]))
+        seen = float(span.seen[thing, OUTSIDE])
+        if seen < usual + _UNSEEN or seen < _TIMES * usual:
+            continue
+        rows = samples.between(span.start, span.end) if rows is None else rows
+        vocabulary = pl.Series([str(value) for value in column.vocabulary], dtype=pl.String)
+        sent = rows[column.name].drop_nulls().cast(pl.String) if column.name in rows.columns else vocabulary
+        new = sent.filter(~sent.is_in(vocabulary.implode()))
+        if new.is_empty():
+            continue
+        spellings = {_spelling(value) for value in vocabulary}
+        respelled = np.mean([_spelling(value) in spellings for value in new])
+        before = _share(earlier, thing, OUTSIDE)
+        sudden = before is None or before <= seen / _TIMES
+        gone = _vanished(span, earlier, thing)
+        if respelled >= _BURST:
+            direction = "known values respelled"
+        elif sudden and seen - usual >= _MANY_UNSEEN:
+            direction = "many unseen values at once"
+        elif sudden and 0.67 * seen <= sum(gone.values()) <= 1.5 * seen:
+            direction = "unseen values in the place of known ones"
+        else:
+            continue
+        values = new.value_counts(sort=True).sort(["count", column.name], descending=[True, False]).head(_TOLD)
+        places = [str(column.vocabulary[b - FIRST]) for b in gone]
+        detail = {
+            "rows": span.rows,
+            "unseen": round(seen, 4),
+            "expected": round(usual, 4),
+            "values": dict(zip(values[column.name], values["count"], strict=True)),
+            "vanished": places[:_TOLD],
+        }
+        yield Fault(column.name, "unseen", direction, (seen - usual) / max(usual, 0.01) ** 0.5, span.start, detail)
+
+
+def _vanished(span: _Span, earlier: Recent, thing: int) -> dict[int, float]:
+    """Return the common values' bins, and their usual shares, that are gone although they were there just before."""
+    if not len(earlier.starts):
+        return {}
+    expected, seen = span.expected[thing, FIRST:-1], span.seen[thing, FIRST:-1]
+    lately = earlier.seen[thing, FIRST:-1] / max(int(earlier.seen[thing].sum()), 1)
+    gone = (expected * span.rows >= _CERTAIN) & (seen <= 0.1 * expected) & (lately >= 0.3 * expected)
+    return {int(b) + FIRST: float(expected[b]) for b in np.flatnonzero(gone)}
+
+
+def _newest(subject: Subject, recent: Recent, rows: int, length: int = 0) -> _Span | None:
+    """Return the newest hours that have `rows` rows and span `length` ms; None where there are none."""
+    by_hour = recent.counts[:, 0].sum(axis=1, dtype=np.int64)
+    upto = np.cumsum(by_hour[::-1])
+    enough = (upto >= rows) & (recent.starts[-1] + HOUR - recent.starts[::-1] >= length)
+    if not enough.any():
+        return None
+    first = len(recent.starts) - 1 - int(enough.argmax())
+    chosen = Recent(recent.starts[first:], recent.counts[first:])
+    total = int(upto[enough.argmax()])
+    return _Span(chosen, total, chosen.seen / total, chosen.expected(subject.reference))
+
+
+def _values(rows: pl.DataFrame, name: str) -> Floats:
+    """Return the present values of a number."""
+    if name not in rows.columns:
+        return np.empty(0)
+    return rows[name].drop_nulls().drop_nans().cast(pl.Float64).to_numpy()
+
+
+def _quantiles(rows: pl.DataFrame, name: str) -> Floats | None:
+    values = _values(rows, name)
+    return units.quantiles(values) if len(values) >= _FEW else None
+
+
+def _share(recent: Recent, thing: int, b: int) -> float | None:
+    if not len(recent.starts):
+        return None
+    counts = recent.seen[thing]
+    return float(counts[b] / max(int(counts.sum()), 1))
+
+
+def _spelling(value: str) -> str:
+    """Return what stays of a code however it is written: letters and digits, a number without its `.0`."""
+    return "".join(c for c in value.casefold().removesuffix(".0") if c.isalnum()).lstrip("0") or "0"

@@ -73,6 +73,11 @@ class Outcomes:
         over = self.tally.joined + self.tally.expired
         return self.tally.joined / over if over else None
 
+    @property
+    def usual_delay(self) -> float:
+        """Seconds within which nine of ten labels came, of the newest thousands; 0 before there are any."""
+        return float(np.quantile(self.delays, 0.9)) if len(self.delays) else 0.0
+
     def _take_predictions(self, table: pa.Table, watermark: int) -> None:
         new = _frame(table.select(_PREDICTION), watermark)
         self.tally.predictions += len(new)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,14 +17,16 @@ from app.journal.rows import Step
 from app.monitor import snapshot
 from app.monitor.clock import DAY, HOUR, Clock
 from app.monitor.detectors.detector import Arrays
-from app.monitor.diagnosis import Fault, diagnose, repeated_traffic
+from app.monitor.diagnosis import Fault, diagnose
 from app.monitor.figures import FIGURES, Figures, keep_newest
 from app.monitor.findings import Finding, Subject, SubjectOf
 from app.monitor.outcomes import Outcomes, losses
 from app.monitor.recent import Recent
+from app.monitor.report import report
 from app.monitor.samples import Samples
-from app.monitor.watch import Watch, as_counts
-from app.monitor.windows import Hour, Windows
+from app.monitor.traffic import Traffic
+from app.monitor.watch import Standing, Watch, as_counts
+from app.monitor.windows import Hour, LossHours, Windows
 from app.spec import Spec
 
 _FORMAT = 1
@@ -47,8 +50,11 @@ class State:
     figures: Figures = field(default_factory=Figures)
     samples: Samples = field(default_factory=Samples)
     recent: Recent = field(default_factory=Recent)
+    loss_hours: LossHours = field(default_factory=LossHours)
     detectors: dict[str, Arrays] = field(default_factory=dict)
-    traffic: dict[int, int] = field(default_factory=dict)  # predicted rows by day
+    standings: dict[str, Standing] = field(default_factory=dict)  # by thing, after the newest hour
+    days: dict[int, int] = field(default_factory=dict)  # predicted rows by day
+    traffic: Traffic = field(default_factory=Traffic)
     labelled: dict[int, int] = field(default_factory=dict)  # rows with a loss by hour of their event
     newest_label: int | None = None  # event time of the newest labelled row
     open: list[Finding] = field(default_factory=list)
@@ -86,9 +92,12 @@ class Monitor:
         state.windows.add(step.profiles)
         found += self._outcomes(step)
         if state.clock.watermark is not None:
-            for hour in state.windows.close(state.clock.watermark):
-                if hour.version == state.version:
-                    found += self._hour(hour)
+            hours = [hour for hour in state.windows.close(state.clock.watermark) if hour.version == state.version]
+            for hour in hours:
+                found += self._hour(hour)
+            if hours and self._watch:
+                state.standings = self._watch.standings()
+            found += self._losses(state.clock.watermark)
             self._calm(state.clock.watermark)
         return found
 
@@ -114,6 +123,11 @@ class Monitor:
     def faults(self) -> list[Finding]:
         """Return the faults that are open."""
         return [finding for finding in self.state.open if finding.kind == "fault"]
+
+    def report(self) -> dict[str, Any]:
+        """Return what `/drift` tells: plain JSON of bounded size."""
+        state = self.state
+        return report(self._spec.name, state, self.subject(state.version) if state.version else None)
 
     def to_bytes(self) -> bytes:
         """Return a snapshot: equal states have equal bytes."""
@@ -155,8 +169,8 @@ class Monitor:
         state.since = int(arrival[newest])
         version = predictions["version"][newest].as_py()
         if version != state.version:
-            state.version, state.recent = version, Recent()
-            state.open = self.faults()
+            state.version, state.recent, state.loss_hours = version, Recent(), LossHours()
+            state.open, state.standings = self.faults(), {}
             self._start_watch(version)
 
     def _traffic(self, predictions: pa.Table) -> Iterator[Fault]:
@@ -164,11 +178,17 @@ class Monitor:
         state = self.state
         event, arrival = (predictions[name].cast(pa.int64()).to_numpy() for name in ("event", "arrival"))
         for day, rows in zip(*np.unique(event // DAY * DAY, return_counts=True), strict=True):
-            state.traffic[int(day)] = state.traffic.get(int(day), 0) + int(rows)
-        keep_newest(state.traffic)
+            state.days[int(day)] = state.days.get(int(day), 0) + int(rows)
+        keep_newest(state.days)
         state.samples.add(state.step, predictions)
         for irregular in state.clock.tick(event, arrival):
             yield Fault("clock", "clock", irregular.direction, irregular.milliseconds / HOUR, 0, irregular.detail)
+
+    def _repeats(self, predictions: pa.Table, repeated: int) -> Iterator[Fault]:
+        """Yield what comes twice; `repeated` rows of the step have ids that were known."""
+        if predictions.num_rows:
+            for found in self.state.traffic.add(predictions["features"], repeated):
+                yield Fault("traffic", "repeated", f"the same {found.of} again", found.share, 0, found.detail)
 
     def _outcomes(self, step: Step) -> list[Finding]:
         state = self.state
@@ -177,20 +197,41 @@ class Monitor:
         if at is None:  # labels alone, so far: they wait from their own time on
             at = int(pc.max(step.labels["event"].cast(pa.int64())).as_py() or 0) if step.labels.num_rows else 0
         joined = state.outcomes.join(step.predictions, step.labels, at)
-        repeated = repeated_traffic(step.predictions.num_rows, state.outcomes.tally.repeated - before)
-        found = self._faults(repeated, at)
+        found = self._faults(self._repeats(step.predictions, state.outcomes.tally.repeated - before), at)
         if joined.is_empty():
             return found
         known = losses(joined, lambda version: self.subject(version).plan.target)
         state.outcomes.tally.unusable += known["loss"].null_count()
         state.figures.add_losses(step.number, known)
-        event = known.filter(known["loss"].is_not_null())["event"].to_numpy()
+        known = known.filter(known["loss"].is_not_null())
+        event = known["event"].to_numpy()
+        mine = known.filter((pl.col("version") == state.version) & (pl.col("role") == "champion"))
+        state.loss_hours.add(mine["event"].to_numpy(), mine["loss"].to_numpy())
         for hour, rows in zip(*np.unique(event // HOUR * HOUR, return_counts=True), strict=True):
             state.labelled[int(hour)] = state.labelled.get(int(hour), 0) + int(rows)
         for hour in sorted(state.labelled)[: max(0, len(state.labelled) - _MOST_HOURS)]:
             del state.labelled[hour]
         if len(event):
             state.newest_label = max(int(event.max()), state.newest_label or 0)
+        return found
+
+    def _losses(self, watermark: int) -> list[Finding]:
+        """Take in the losses of hours that most labels of have come by now."""
+        state = self.state
+        lag = max(state.windows.lateness, int(1000 * state.outcomes.usual_delay))
+        found: list[Finding] = []
+        for start, loss in state.loss_hours.close(watermark - lag):
+            assert self._watch is not None
+            found += self._new(self._watch.update_loss(start, loss, state.step))
+        return found
+
+    def _new(self, findings: Iterable[Finding]) -> list[Finding]:
+        """Keep, as open, the findings that are not known."""
+        found = []
+        for finding in findings:
+            if not any(_same(finding, other) for other in self.state.open):
+                self.state.open.append(finding)
+                found.append(finding)
         return found
 
     def _hour(self, hour: Hour) -> list[Finding]:
@@ -202,11 +243,7 @@ class Monitor:
         known = {finding.what: finding for finding in self.faults()}
         found = self._faults(diagnose(subject, state.recent, state.samples, known), hour.end)
         broken = {finding.what for finding in self.faults()}
-        for finding in watch.update(state.recent, broken, state.step):
-            if not any(_same(finding, other) for other in state.open):
-                state.open.append(finding)
-                found.append(finding)
-        return found
+        return found + self._new(watch.update(state.recent, broken, state.step))
 
     def _faults(self, faults: Iterable[Fault], at: int) -> list[Finding]:
         """Return the faults that are new; drift of the same feature, if it was taken for that, is none."""

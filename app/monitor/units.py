@@ -10,7 +10,6 @@ Floats = npt.NDArray[np.float64]
 
 GRID = np.linspace(0.05, 0.95, 19)
 
-_WEAK = 5.0  # a conversion that changes values by less than this factor can be mistaken for a move of the world
 _LARGEST_LOG = 80.0
 
 
@@ -19,7 +18,6 @@ class Conversion(NamedTuple):
 
     words: str
     back: Callable[[Floats], Floats]
-    weak: bool
 
 
 class Found(NamedTuple):
@@ -31,8 +29,7 @@ class Found(NamedTuple):
 
 
 def _affine(words: str, scale: float, offset: float = 0.0) -> Conversion:
-    ratio = max(abs(scale), 1 / abs(scale))
-    return Conversion(words, lambda x: scale * x + offset, scale > 0 and not offset and ratio < _WEAK)
+    return Conversion(words, lambda x: scale * x + offset)
 
 
 def _factors(words: str, other: str, factor: float) -> tuple[Conversion, Conversion]:
@@ -64,11 +61,10 @@ CONVERSIONS: tuple[Conversion, ...] = (
     *_factors("thousands", "units", 1000),
     *_factors("millions", "units", 1_000_000),
     *_factors("percent", "fractions", 0.01),
-    *_factors("tens", "units", 10),
     _affine("the opposite sign", -1),
-    Conversion("natural logarithms", lambda x: _power(x, np.e), False),
-    Conversion("decimal logarithms", lambda x: _power(x, 10), False),
-    Conversion("logarithms of one more", lambda x: _power(x, np.e) - 1, False),
+    Conversion("natural logarithms", lambda x: _power(x, np.e)),
+    Conversion("decimal logarithms", lambda x: _power(x, 10)),
+    Conversion("logarithms of one more", lambda x: _power(x, np.e) - 1),
 )
 
 _BY_WORDS = {conversion.words: conversion for conversion in CONVERSIONS}
@@ -84,20 +80,37 @@ def spread(known: Floats) -> float:
     return max(float(known[-2] - known[1]) / 2.5631, 1e-3 * float(np.abs(known).max()), 1e-12)
 
 
-def explain(now: Floats, before: Sequence[Floats], scale: float, strict: bool) -> Found | None:
-    """Return the conversion under which the values now look like those before; None when none is needed or fits.
+def comparable(known: Floats) -> bool:
+    """Say whether quantiles (19,) are those of a quantity: of few values, many conversions look alike."""
+    return len(np.unique(known)) > len(known) // 2
 
-    `now` and each of `before` are quantiles (19,), `scale` the standard deviation that distances are told in. The
-    values as sent have to be far from all of `before`: no move of the world is so sudden. Taken back they have
-    to be near to one of it; `strict`: so near that only the same distribution is.
+
+def jumped(now: Sequence[Floats], before: Sequence[Floats], scale: float) -> Found | None:
+    """Return the conversion that explains a jump beyond all that training saw; None when none does.
+
+    All of `now` (here: one) and `before` are quantiles (19,), `scale` the standard deviation that distances are told
+    in. Days differ: so what is taken back has to be near to one of `before` only, and the less near the further the jump.
     """
-    distance = min(_distance(now, one, scale) for one in before)
-    tried = [(min(_distance(c.back(now), one, scale) for one in before), c) for c in CONVERSIONS]
-    explained, conversion = min(tried, key=lambda one: one[0])
-    far, near = (0.4, 0.1) if conversion.weak else (1.0, 0.35)
-    near = min(near, 0.2) if strict else near
-    fits = distance >= far and explained <= near and explained <= distance / 4
-    return Found(conversion.words, distance, explained) if fits else None
+    [newest] = now
+    distance = min(_distance(newest, one, scale) for one in before)
+    explained, words = min(
+        (min(_distance(c.back(newest), one, scale) for one in before), c.words) for c in CONVERSIONS
+    )
+    near = min(max(0.35, distance / 6), 0.8)
+    return Found(words, distance, explained) if distance >= 0.6 and explained <= min(near, distance / 5) else None
+
+
+def turned(now: Sequence[Floats], before: Sequence[Floats], scale: float) -> Found | None:
+    """Return the conversion that turns the parts `now` of a day into all of `before`; None when none does.
+
+    The parts have to be alike, and so have those before. Where hours and days differ by themselves, a day that looks
+    converted is just another day; and a change within the day would look like any mixture.
+    """
+    apart = max(_distance(one, other, scale) for alike in (now, before) for one in alike for other in alike)
+    day = np.mean(now, axis=0)
+    distance = min(_distance(day, one, scale) for one in before)
+    explained, words = min((max(_distance(c.back(day), one, scale) for one in before), c.words) for c in CONVERSIONS)
+    return Found(words, distance, explained) if apart <= 0.2 and distance >= 0.4 and explained <= 0.15 else None
 
 
 def still(words: str, now: Floats, before: Floats) -> bool:

@@ -1,5 +1,6 @@
-"""Which hours are complete? What replicas counted, added up by version and hour of event time."""
+"""Which hours are complete? What replicas counted, by version and hour of event time; and losses, by hour."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -65,3 +66,26 @@ class Windows:
         self.closed = until
         done = sorted((key for key in self.rows if key[1] + HOUR <= until), key=lambda key: (key[1], key[0]))
         return [Hour(*key, self.rows.pop(key), self.counts.pop(key)) for key in done]
+
+
+@dataclass
+class LossHours:
+    """Losses of the version in force, by the hour of their prediction, until most labels of it have come.
+
+    A loss whose hour is closed goes to the first that is not: none is left out, and hours come in order.
+    """
+
+    losses: dict[int, list[float]] = field(default_factory=dict)
+    closed: int = 0  # all that ends by then is closed
+
+    def add(self, event: npt.NDArray[np.int64], loss: npt.NDArray[np.float64]) -> None:
+        """Add rows with a label, their times (n,) in ms since 1970."""
+        hours = np.maximum(event // HOUR * HOUR, self.closed)
+        for hour in np.unique(hours).tolist():
+            self.losses.setdefault(hour, []).extend(loss[hours == hour].tolist())
+
+    def close(self, moment: int) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
+        """Yield start and losses of the hours that end by `moment`, oldest first."""
+        self.closed = max(self.closed, moment // HOUR * HOUR)
+        for hour in sorted(hour for hour in self.losses if hour + HOUR <= self.closed):
+            yield hour, np.array(self.losses.pop(hour))
