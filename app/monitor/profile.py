@@ -70,7 +70,11 @@ class Reference:
         wobble = _wobble(Directions.of(binning, counts, unseen), train, validation, scores)
         known = ~np.isnan(validation.target)
         row_losses = row_loss(binning.task, scores[known], validation.target[known])
-        losses = Losses.of(row_losses, validation.time[known] if len(validation.time) else validation.time)
+        losses = Losses.of(
+            row_losses,
+            validation.time[known] if len(validation.time) else validation.time,
+            float(wobble.memory.mean()),
+        )
         return Reference(
             binning, counts, labels, unseen, _as_in_file(wobble), losses._replace(wobble=_as_in_file(losses.wobble))
         )
@@ -209,7 +213,8 @@ def _wobble(directions: Directions, train: "Examples", validation: "Examples", s
 
     seasons = _DAYS_WITH_SEASON[binning.season]
     features = Wobble.of(Hours.merged(of_features(train), of_features(validation)), seasons, directions.day_off)
-    of_scores = Wobble.of(_hours(directions, validation.time, count_scores), seasons, directions.day_off)
+    memory = np.full(len(directions), features.memory[directions.thing < first].mean())
+    of_scores = Wobble.of(_hours(directions, validation.time, count_scores), seasons, directions.day_off, memory)
     return features.extended(of_scores, directions.thing >= first)
 
 

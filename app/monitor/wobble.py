@@ -58,11 +58,11 @@ class Wobble(NamedTuple):
         return Wobble(sd, sd, np.full_like(rows, _DEFAULT_MEMORY), error, np.zeros_like(rows))
 
     @staticmethod
-    def of(hours: Hours, seasons: int, day_off: Floats) -> "Wobble":
+    def of(hours: Hours, seasons: int, day_off: Floats, memory: Floats | None = None) -> "Wobble":
         """Learn from hours.
 
         `seasons` kinds of days have a season of their own (weekday and weekend: 2). A day may be as odd as the oddest
-        of these hours, or as a holiday that they lack, off by `day_off` (D,).
+        of these hours, or as a holiday that they lack, off by `day_off` (D,). `memory` (D,) is learned, if not given.
         """
         total = np.full(hours.sums.shape[1], hours.rows.sum())
         day_sums, day_rows, day = _blocks(hours, DAY)
@@ -74,12 +74,12 @@ class Wobble(NamedTuple):
         noise = (1 / day_rows[kept]).mean()
         seen = np.maximum(np.square(mean).sum(axis=0) / free, 1e-12)
 
-        memory = _memory(mean, day[kept], seen, noise)
+        memory = _memory(mean, day[kept], seen, noise) if memory is None else memory
         days = np.maximum(free * (1 - memory**2) / (1 + memory**2), _FEWEST_DAYS)
         persistence = (1 + memory) / (1 - memory) / number  # variance of the mean of these days, in days' variances
         variance = np.maximum(seen * _widening(days) - noise, 0) / np.maximum(1 - persistence, 0.3)
-        oddest = np.maximum((np.square(mean) - 1 / day_rows[kept, None]).max(axis=0), np.square(day_off))
-        variance = np.maximum(variance, oddest / _ODDEST**2)
+        oddest = (np.square(mean) / _ODDEST**2 - 1 / day_rows[kept, None]).max(axis=0)
+        variance = np.maximum(variance, np.maximum(oddest, np.square(day_off / _ODDEST)))
         hour = np.sqrt(_within(hours, number / free))
         error = np.sqrt(variance * np.minimum(persistence, 1) + 1 / total)
         return Wobble(hour, np.sqrt(variance), memory, error, days)
@@ -87,15 +87,13 @@ class Wobble(NamedTuple):
     def extended(self, other: "Wobble", theirs: npt.NDArray[np.bool_]) -> "Wobble":
         """Take the directions `theirs` (D,) from the `other`, which has seen fewer days, and not for calmer than ours.
 
-        Scores are a mixture of features, and wander as they do; some days' scores cannot tell how far or how long.
+        Scores are a mixture of features, and wander as they do; some days' scores cannot tell how far.
         """
-        typical = Wobble(*(np.sqrt(np.square(array[~theirs]).mean()) for array in self))
-        borrowed = Wobble(
-            hour=np.maximum(other.hour, typical.hour),
-            day=np.maximum(other.day, typical.day),
-            memory=np.full_like(other.memory, typical.memory),
-            error=other.error,
-            days=np.full_like(other.days, typical.days),
+        hour, day = (np.sqrt(np.square(array[~theirs]).mean()) for array in (self.hour, self.day))
+        borrowed = other._replace(
+            hour=np.maximum(other.hour, hour),
+            day=np.maximum(other.day, day),
+            days=np.full_like(other.days, self.days[~theirs].mean()),
         )
         return Wobble(*(np.where(theirs, b, a) for a, b in zip(self, borrowed, strict=True)))
 
@@ -109,8 +107,11 @@ class Losses(NamedTuple):
     wobble: Wobble  # (1,) of an hour's mean loss, in units of `sd`
 
     @staticmethod
-    def of(losses: Floats, time: Integers) -> "Losses":
-        """Learn from losses (n,) at moments (n,), ms since 1970 UTC; (0,) where there is no time."""
+    def of(losses: Floats, time: Integers, memory: float) -> "Losses":
+        """Learn from losses (n,) at moments (n,), ms since 1970 UTC; (0,) where there is no time.
+
+        `memory` is the features', which have more days to tell it from.
+        """
         if not len(losses):
             return Losses(0.0, 0.0, 0.0, Wobble.unknown(np.zeros(1)))
         mean, sd = float(losses.mean()), float(losses.std())
@@ -120,7 +121,7 @@ class Losses(NamedTuple):
         hour, group, rows = np.unique(time // _HOUR, return_inverse=True, return_counts=True)
         sums = np.bincount(group, (losses - mean) / sd).astype(np.float64)
         hours = Hours(hour * _HOUR, sums[:, None], rows.astype(np.float64))
-        return Losses(*moments, Wobble.of(hours, 1, np.zeros(1)))
+        return Losses(*moments, Wobble.of(hours, 1, np.zeros(1), np.array([memory])))
 
 
 def _blocks(hours: Hours, length: int) -> tuple[Floats, Floats, Integers]:
@@ -141,6 +142,7 @@ def _memory(mean: Floats, day: Integers, seen: Floats, noise: float) -> Floats:
     next_to = np.diff(day) == 1
     after = (mean[1:] * mean[:-1])[next_to].sum(axis=0) / max(int(next_to.sum()), 1) / seen
     effect = np.maximum(1 - noise / seen, 0.1)
+    after = np.clip(after, -effect, effect)
     usual = np.clip((after * effect).sum() / np.square(effect).sum(), 0, _LONGEST_MEMORY)
     own = after / effect
     error = (1 - usual**2) / (number * np.square(effect))

@@ -13,7 +13,7 @@ Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 
 DETECTORS = 4  # that share the budget: fast, medium, slow and loss
 HOUR, DAY = 3_600_000, 86_400_000
-_EPISODE = 7 * DAY
+_EPISODE = {HOUR: 7 * DAY, DAY: 28 * DAY}
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,17 @@ def log_threshold(false_alarm: dt.timedelta, window: int, weight: Floats) -> Flo
 
 
 class Episodes:
-    """Which crossings are news? A direction that crosses again within a week of the last time is still the same."""
+    """Which crossings are news? A direction that crosses again soon after the last time is still the same.
 
-    def __init__(self, directions: int) -> None:
-        self.last = np.full(directions, -_EPISODE, np.int64)
+    Soon is a week for windows of an hour, four for those of a day, which need longer to be certain again.
+    """
+
+    def __init__(self, directions: int, window: int) -> None:
+        self._length = _EPISODE[window]
+        self.last = np.full(directions, -self._length, np.int64)
 
     def news(self, crossed: npt.NDArray[np.bool_], at: int) -> npt.NDArray[np.bool_]:
         """Return which of the directions that crossed the threshold (D,) at `at` begin an episode."""
-        news: npt.NDArray[np.bool_] = crossed & (at - self.last >= _EPISODE)
+        news: npt.NDArray[np.bool_] = crossed & (at - self.last >= self._length)
         self.last[crossed] = at
         return news

@@ -40,7 +40,7 @@ class Fast:
         self._gain = np.zeros(shape)  # of the best game so far: what has been won since `_onset`
         self._onset = np.zeros(shape, np.int64)
         self._sums, self._rows = np.zeros(shape), np.zeros(shape)  # since `_onset`
-        self._episodes = Episodes(len(directions))
+        self._episodes = Episodes(len(directions), HOUR)
 
     def update(self, window: Window) -> Evidence:
         """Take the next closed hour."""

@@ -47,7 +47,7 @@ class Loss:
         self._sum, self._rows = np.zeros(len(_BETS)), np.zeros(len(_BETS))  # of losses, since `_onset`
         self._hour = np.square(wobble.hour)
         self._level = Level(wobble, np.array([(self._largest - self._expected) / self._sd]))
-        self._episodes = Episodes(len(WAYS))
+        self._episodes = Episodes(len(WAYS), HOUR)
 
     def update(self, start: int, losses: npt.NDArray[np.floating]) -> Evidence:
         """Take the losses (n,) of the rows whose labels belong to the hour that starts at `start`, ms since 1970.

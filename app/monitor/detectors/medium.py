@@ -27,7 +27,7 @@ class Medium:
         self._season_error = directions.season_error
         self._threshold = log_threshold(false_alarm, HOUR, directions.weight)
         self._level = Level(wobble, directions.largest)
-        self._episodes = Episodes(len(directions))
+        self._episodes = Episodes(len(directions), HOUR)
 
     def update(self, window: Window) -> Evidence:
         """Take the next closed hour."""

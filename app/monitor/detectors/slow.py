@@ -29,7 +29,7 @@ class Slow:
         self._hour_variance = np.square(wobble.hour)
         self._threshold = log_threshold(false_alarm, DAY, directions.weight)
         self._level = Level(wobble, directions.largest, np.clip(wobble.days, *_DEGREES))
-        self._episodes = Episodes(size)
+        self._episodes = Episodes(size, DAY)
         self._day = np.full(1, -1, np.int64)
         self._sums, self._rows, self._squares = np.zeros(size), np.zeros(size), np.zeros(size)
         quiet = np.full(size, -np.inf), np.zeros(size), np.zeros(size, np.int64)
