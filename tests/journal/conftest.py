@@ -12,6 +12,8 @@ import pytest
 from app.data.features import CategoryColumn, FeaturePlan, NumberColumn, TargetColumn
 from app.journal import layout, manifests
 from app.journal.rows import label_schema, prediction_schema
+from app.journal.steps import Journal
+from app.journal.writer import SegmentWriter
 
 PLAN = FeaturePlan(
     number=(NumberColumn("distance"), NumberColumn("rain")),
@@ -80,6 +82,24 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
 def folder(tmp_path: Path) -> str:
     """Return the address of a journal."""
     return str(tmp_path / "rides" / "journal")
+
+
+@pytest.fixture
+def writer(folder: str) -> SegmentWriter:
+    """Return a replica's writer."""
+    return SegmentWriter(folder, "a")
+
+
+@pytest.fixture
+def journal(folder: str) -> Journal:
+    """Return the journal."""
+    return Journal(folder)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Merge two steps, two blocks, and so on."""
+    monkeypatch.setattr(manifests, "FANOUT", 2)
 
 
 @pytest.fixture

@@ -16,8 +16,6 @@ from app.declaration import read
 from app.journal import export, manifests
 from app.journal.export import export_labelled
 from app.journal.rows import JournalError, label_schema, prediction_schema
-from app.journal.steps import Journal
-from app.journal.writer import SegmentWriter
 from app.workspace import Workspace
 
 SCHEMA = pa.schema(
@@ -31,16 +29,6 @@ SCHEMA = pa.schema(
         "late": pa.bool_(),
     }
 )
-
-
-@pytest.fixture
-def journal(folder):
-    return Journal(folder)
-
-
-@pytest.fixture
-def writer(folder):
-    return SegmentWriter(folder, "a")
 
 
 @pytest.fixture
