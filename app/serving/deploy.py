@@ -2,13 +2,11 @@
 
 import asyncio
 import contextlib
-import gc
 import hashlib
 import http.client
 import json
 import logging
 import socket
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +24,7 @@ from app.lineup import FILE, Answering, Lineup, read_lineup, write_lineup
 from app.model.bundle import open_bundle
 from app.serving.endpoint import Endpoint
 from app.serving.following import Follower
+from app.serving.interpreter import prepare
 from app.serving.loaded import Loaded, Standing
 from app.serving.recorder import Recorder
 from app.spec import Spec
@@ -35,8 +34,6 @@ from app.workspace import Workspace, join
 
 READY_SECONDS = 120.0
 """Longest time a deployed version may take until it answers."""
-SWITCH_SECONDS = 0.0005
-"""Longest time a thread keeps the interpreter while another waits: the event loop shares it with the journal's thread."""
 LOGGING = LoggingConfig(log_level="WARNING", enable_access_log=False)
 
 
@@ -59,7 +56,6 @@ class Service:
     def __init__(self, spec: dict[str, Any], root: str, use_gpu: bool) -> None:
         self._spec = Spec.model_validate(spec)
         self._use_gpu = use_gpu
-        sys.setswitchinterval(SWITCH_SECONDS)
         loop = asyncio.get_running_loop()
         folder = join(root, self._spec.name)
         metrics = ServingMetrics(self._spec.name)
@@ -82,9 +78,7 @@ class Service:
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
         self._endpoint = Endpoint(self._spec, executor, metrics, self._recorder, write, folder, self._close)
         self._endpoint.swap(self._follower.first())
-        gc.collect()
-        gc.set_threshold(50_000)  # requests leave few cycles behind: 700 would stop for them every few requests
-        gc.freeze()  # what lives as long as the replica is not walked through at every collection
+        prepare()
         self._recorder.start()
         self._follower.start()
 

@@ -4,7 +4,6 @@ What cannot be loaded changes nothing: the versions that answer go on answering,
 again now and then. A version that changes its place, as a challenger that becomes champion, is not loaded again.
 """
 
-import gc
 import logging
 import threading
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from app.lineup import Answering, Lineup, read_lineup
+from app.serving.interpreter import settle
 from app.serving.loaded import Loaded, Standing
 from app.types import UserError
 from app.workspace import resolve
@@ -84,7 +84,7 @@ class Follower:
             self._seen = signature
             if lineup is not None and (due or lineup != self._lineup):
                 self._take(self._follow(lineup))
-                gc.freeze()  # what lives as long as the version is not walked through at every collection
+                settle()
         except (UserError, OSError) as error:
             log.warning("%s; the versions that answer go on", error)
             self._retry = time.monotonic() + RETRY_SECONDS

@@ -35,6 +35,8 @@ class Gathered:
         self.sent = self._as_sent(self.champion.plan)
 
     def _event(self) -> Moments:
+        if all(one.batch.event is None for one in self.answered):
+            return self.arrival
         sent = [
             one.batch.event if one.batch.event is not None else np.full(one.rows, UNKNOWN) for one in self.answered
         ]

@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import datetime as dt
 import json
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -23,8 +22,8 @@ from app.journal.writer import SegmentWriter
 from app.lineup import Answering, Lineup
 from app.model.bundle import Bundle, open_bundle
 from app.serving.asgi import Message
-from app.serving.deploy import SWITCH_SECONDS
 from app.serving.endpoint import Endpoint
+from app.serving.interpreter import prepare
 from app.serving.loaded import Loaded, Standing
 from app.serving.profiles import Profiles
 from app.serving.recorder import Recorder
@@ -82,8 +81,11 @@ async def ask(endpoint: Endpoint, path: str, bodies: list[bytes], until: float) 
     return answered
 
 
-async def window(endpoint: Endpoint, path: str, bodies: list[bytes], seconds: float) -> tuple[int, float]:
+async def window(
+    endpoint: Endpoint, standing: Standing, path: str, bodies: list[bytes], seconds: float
+) -> tuple[int, float]:
     """Return requests and CPU seconds of a window."""
+    endpoint.swap(standing)
     started, until = time.process_time(), time.perf_counter() + seconds
     counts = await asyncio.gather(*(ask(endpoint, path, bodies, until) for _ in range(CONNECTIONS)))
     return sum(counts), time.process_time() - started
@@ -94,8 +96,9 @@ def measure(bundle: Bundle, scratch: Path, seconds: float, rounds: int) -> dict[
     spec = bundle.spec
     bodies = [json_rows([row]) for row in draw(bundle.plan, 256).to_pylist()]
     loaded = Loaded.of(bundle, spec, "1", use_gpu=False)
+    standing = Standing.of(Lineup(1, Answering("1", bundle.uri)), loaded, None)
     found: defaultdict[str, list[float]] = defaultdict(list)
-    sys.setswitchinterval(SWITCH_SECONDS)
+    prepare()
     with ThreadPoolExecutor(1) as executor, counting_measured() as counting:
         for number in range(rounds + 1):
             for way in ("without", "with"):
@@ -108,10 +111,9 @@ def measure(bundle: Bundle, scratch: Path, seconds: float, rounds: int) -> dict[
                     recorder.called = lambda _: None  # type: ignore[method-assign]
                 metrics = ServingMetrics(spec.name, Drop())
                 endpoint = Endpoint(spec, executor, metrics, recorder, write, str(scratch), lambda: None)
-                endpoint.swap(Standing.of(Lineup(1, Answering("1", bundle.uri)), loaded, None))
                 counting.clear()
                 before = time.process_time()
-                requests, cpu = asyncio.run(window(endpoint, f"/{spec.name}/predict", bodies, seconds))
+                requests, cpu = asyncio.run(window(endpoint, standing, f"/{spec.name}/predict", bodies, seconds))
                 if way == "with":
                     recorder.close()
                     cpu = time.process_time() - before
