@@ -61,6 +61,8 @@ MAY_KNOW = {
     "app.replay": ["app.types", "app.spec", "app.data", "app.declaration"],
     "app.batch": ["app.types", "app.spec", "app.workspace", "app.data", "app.model", "app.serving.arrow_codec"],
     "app.pipeline": ["app"],
+    "app.retraining": ["app"],
+    "app.backtest": ["app"],
     "jobs": ["app"],
     "examples": ["app"],
     "benchmarks": ["app"],
