@@ -8,7 +8,7 @@ import threading
 
 from app import cluster
 from app.model.bundle import open_bundle
-from app.workspace import Workspace
+from app.workspace import ENVIRONMENT, Workspace
 from benchmarks.serve.work import BUNDLE
 
 
@@ -25,7 +25,8 @@ def main(port: int) -> None:
     serving = bundle.spec.serve.model_copy(update={"host": "127.0.0.1", "port": port, "max_replicas": 1})
     spec = bundle.spec.model_copy(update={"name": "bench", "serve": serving})
     with tempfile.TemporaryDirectory(prefix="evertrue-bench-") as root:
-        print(deploy(spec, Workspace.open(root), uri, "1"), flush=True)
+        workspace = Workspace.open(os.environ.get(ENVIRONMENT, root))
+        print(deploy(spec, workspace, uri, "1"), flush=True)
         ended.wait()
 
 
