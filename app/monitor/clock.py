@@ -11,7 +11,7 @@ DAY = 24 * HOUR
 
 _FEWEST = 20  # rows below which a strange time is an accident
 _SHARE = 0.1  # of a step's rows that have to leap before a clock is called wrong while the others go on
-_SPREADS = 4  # a leap is this many times the middle half's spread, and a day at least
+_SPREADS = 8  # a leap is this many times the spread of a quarter of the rows next to the middle, and a day at least
 _REMEMBERED = 512
 _A_STEP = 64
 
@@ -47,7 +47,7 @@ class Clock:
     def tick(self, event: Moments, arrival: Moments) -> list[Irregularity]:
         """Take in the times (n,) of a step's rows, n > 0, and say what is wrong with them."""
         came = int(np.quantile(arrival, 0.5, method="lower"))
-        found = [*self._arrivals(came, len(event)), *self._advance(event, came), *self._minority(event, arrival)]
+        found = [*self._advance(event, came), *self._minority(event, arrival), *self._arrivals(came, len(event))]
         self.arrival = came
         assert self.watermark is not None
         if self.ahead is None:
@@ -60,8 +60,9 @@ class Clock:
         """Distance in ms from which a time is a leap."""
         if not len(self.offsets):
             return DAY
-        low, high = np.quantile(self.offsets, [0.25, 0.75], method="lower")
-        return max(DAY, int(_SPREADS * (high - low)))
+        # The narrower quarter: a third of the rows with wrong clocks widens only the other one.
+        low, middle, high = np.quantile(self.offsets, [0.25, 0.5, 0.75], method="lower")
+        return max(DAY, int(_SPREADS * min(middle - low, high - middle)))
 
     def _arrivals(self, came: int, rows: int) -> list[Irregularity]:
         if self.arrival is None or came >= self.arrival - DAY or rows < _FEWEST:
@@ -110,7 +111,7 @@ class Clock:
 
     def _minority(self, event: Moments, arrival: Moments) -> list[Irregularity]:
         """Rows that leap while the step's median does not, as one replica's of several."""
-        if self.watermark is None or self.ahead is not None:
+        if self.watermark is None or self.ahead is not None or not len(self.offsets):
             return []
         far = event - self.watermark
         enough = max(_FEWEST, _SHARE * len(event))

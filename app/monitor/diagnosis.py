@@ -29,9 +29,11 @@ from app.monitor.samples import Samples
 _FEW, _SOME, _ENOUGH = 30, 100, 200  # rows that an obvious, a clear and a delicate fault have to show in
 _ALL = 0.995
 _BURST = 0.5  # of the values that there should be are gone, or never were so in training
+_NEARLY = 0.9  # as much, of what now and then is missing anyway
 _BURST_HOURS = 3
 _RARELY, _OFTEN = 0.005, 0.1
 _STILL_HOURS = 6
+_COMMON = 0.05  # share of a value in training from which it may be the only one for hours
 _UNSEEN = 0.02
 _MANY_UNSEEN = 0.3
 _TIMES = 5
@@ -95,13 +97,13 @@ def _missing(subject: Subject, recent: Recent) -> Iterator[Fault]:
     counts = subject.reference.counts.sum(axis=0)
     overall = counts[:, MISSING] / np.maximum(counts.sum(axis=1), 1)
     for i, name in enumerate((*binning.numbers, *binning.categories)):
-        span = now if overall[i] <= _RARELY else day
+        span, burst = (now, _BURST) if overall[i] <= _RARELY else (day, _NEARLY)
         if span is None:
             continue
         seen, expected = span.seen[i, MISSING], max(span.expected[i, MISSING], overall[i])
         if seen >= _ALL and expected <= _BURST:
             yield _gone(name, "schema", "always missing", span, i, expected)
-        elif seen - expected >= _BURST * (1 - expected) and expected <= _BURST:
+        elif seen - expected >= burst * (1 - expected) and expected <= _BURST:
             yield _gone(name, "missing", "mostly missing", span, i, expected)
         elif day and overall[i] <= _RARELY and day.seen[i, MISSING] >= _OFTEN:
             yield _gone(name, "missing", "often missing", day, i, expected)
@@ -115,7 +117,10 @@ def _gone(name: str, cause: str, direction: str, span: _Span, thing: int, expect
 
 
 def _constant(subject: Subject, recent: Recent, samples: Samples, known: Mapping[str, Finding]) -> Iterator[Fault]:
-    """Calendar features stand still for hours, too: so what counts is that every hour before had several values."""
+    """Calendar features stand still for hours, too: so what counts is that every hour before had several values.
+
+    A value that was common in training, such as no rain, may be all there is for a while.
+    """
     binning = subject.reference.binning
     span = _newest(subject, recent, _SOME, _STILL_HOURS * HOUR)
     if span is None or len(recent.starts) < len(span.recent.starts) + _STILL_HOURS:
@@ -131,7 +136,7 @@ def _constant(subject: Subject, recent: Recent, samples: Samples, known: Mapping
             continue
         if fault and fault.detector == "constant":
             yield Fault(name, "constant", fault.direction, fault.shift, fault.onset, fault.detail)
-        elif varied[i]:
+        elif varied[i] and np.mean(np.array(column.quantiles) == values[0]) < _COMMON:
             reference = units.quantiles(np.array(column.quantiles))
             shift = float((values[0] - reference[len(reference) // 2]) / units.spread(reference))
             detail = {"rows": span.rows, "value": float(values[0]), "hours": (span.end - span.start) // HOUR}
