@@ -102,7 +102,10 @@ class Predictor:
         self, batcher: Batcher, canary: Canary, content_type: str, body: bytes, batch: Batch, started: float
     ) -> tuple[Scores, Second | None]:
         """Return the champion's scores of all rows, and what the challenger made of those that are its to answer."""
-        rows = canary.rows(batch.ids)
+        if batch.rows <= self._spec.serve.max_batch_rows:
+            rows = canary.rows(batch.ids)
+        else:
+            rows = await asyncio.get_running_loop().run_in_executor(self._executor, canary.rows, batch.ids)
         if not rows.any():
             return await batcher.score(batch.features), None
         asked = canary.ask(content_type, body, rows)

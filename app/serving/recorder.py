@@ -28,6 +28,8 @@ ROWS_AT_ONCE = 16_384
 """So many waiting rows are written without waiting for `journal.flush`, and about so many in one segment."""
 MOST_ROWS = 262_144
 """Most answered rows that wait for the thread."""
+MOST_CALLS = 65_536
+"""Most timings of calls that wait for the thread; older ones are forgotten."""
 MOST_BYTES = 67_108_864
 """Most bytes of finished tables that wait for a disk that takes none."""
 
@@ -55,8 +57,8 @@ class Recorder:
         self._dropped = dropped
         # Deques and counters with one writer each: no lock between the event loop and the thread.
         self._waiting: deque[_Waiting] = deque()
-        self._calls: deque[Call] = deque()
-        self._missing: deque[str] = deque()
+        self._calls: deque[Call] = deque(maxlen=MOST_CALLS)
+        self._missing: deque[str] = deque(maxlen=MOST_CALLS)
         self._recorded = self._taken = self._lost = 0
         self._outbox: deque[tuple[Stream, pa.Table]] = deque()
         self._failing = False
