@@ -64,12 +64,19 @@ async def ask(port: int, request: bytes, until: float, found: list[Asked]) -> No
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     while time.perf_counter() < until:
         started = time.perf_counter()
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
-        body = await reader.readexactly(length)
-        seconds = time.perf_counter() - started
-        found.append(Asked(seconds, int(head[9:12]), str(json.loads(body).get("model"))))
+        try:
+            writer.write(request)
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            body = await reader.readexactly(int(head.partition(b"content-length:")[2].partition(b"\r\n")[0]))
+        except (asyncio.IncompleteReadError, ConnectionError):  # a connection that broke is a request that failed
+            found.append(Asked(time.perf_counter() - started, 0, "none"))
+            head = b"connection: close"
+        else:
+            model = str(json.loads(body).get("model"))
+            found.append(Asked(time.perf_counter() - started, int(head[9:12]), model))
+        if b"connection: close" in head:
+            writer.close()
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.close()
 
 
