@@ -89,7 +89,7 @@ def connect(num_cpus: int | None = None, object_store_memory: int | None = None)
         ray.init(
             num_cpus=num_cpus,
             object_store_memory=object_store_memory,
-            include_dashboard=False,
+            include_dashboard=True,  # on loopback: it is what jobs, such as a retraining, are submitted to
             log_to_driver=False,
             logging_level=logging.WARNING,
             _node_ip_address="127.0.0.1",

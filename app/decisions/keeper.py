@@ -6,7 +6,7 @@ says what was decided, and what was not yet done is done.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -125,7 +125,8 @@ class Keeper:
             findings = monitor.fold(step)
             if monitor.watermark is not None and findings:
                 known = [entry for entry in self._rooms.ledger.entries() if entry.step <= step.number]
-                self._write(note(self._spec, look(monitor, known, findings, self._now()), known))
+                situation = look(monitor, known, findings, self._now())
+                self._write(situation, note(self._spec, situation, known))
         self._monitor = monitor
         return monitor
 
@@ -161,9 +162,9 @@ class Keeper:
             before = len(ledger.entries())
             situation = look(monitor, ledger.entries(), findings, self._now())
             if monitor.watermark is not None:
-                self._write(decide(self._spec, situation, ledger.entries()))
-            self._write(self._outcomes(situation))
-            self._write(self._rollout(monitor, situation))
+                self._write(situation, decide(self._spec, situation, ledger.entries()))
+            self._write(situation, self._outcomes(situation))
+            self._write(situation, self._rollout(monitor, situation))
             if len(ledger.entries()) == before:
                 break
         self._apply()
@@ -185,23 +186,15 @@ class Keeper:
         entries = self._rooms.ledger.entries()
         wanted, found = lineup_of(entries), read_lineup(self._lineup_uri)
         generation = 1 + max(one.generation if one else 0 for one in (wanted, found))
-        scale = self._scale(monitor, entries)
-        draft = advance(self._spec, situation, entries, monitor.state.figures, scale, generation)
+        draft = advance(self._spec, situation, entries, monitor, generation)
         if draft is not None:
             yield draft
 
-    def _scale(self, monitor: Monitor, entries: Sequence[Entry]) -> float:
-        """Return what a score's distance is measured in."""
-        stage = stage_of(entries)
-        if stage is None:
-            return 1.0
-        target = monitor.subject(stage.other.version).plan.target
-        return target.std if target.task == "regression" else 1.0
-
-    def _write(self, drafts: Iterator[Draft] | Sequence[Draft]) -> None:
+    def _write(self, situation: Situation, drafts: Iterable[Draft]) -> None:
+        """Write entries at the very moment that they were decided for, so that they can be made again."""
         for draft in drafts:
             before = len(self._rooms.ledger.entries())
-            entry = self._rooms.ledger.append(draft, self._now())
+            entry = self._rooms.ledger.append(draft, situation.now)
             if entry.number > before:
                 log.info("%s %s: %s", entry.at[:16], entry.kind, entry.reason)
                 self._rooms.metrics.decided(entry.kind, entry.kind in PAGES)
@@ -219,7 +212,7 @@ class Keeper:
         known = self._rooms.versions.known_until(found.champion.bundle)
         at = monitor.watermark or known or self._now()
         situation = Situation(monitor.state.step, at, self._now(), 0)
-        self._write([by_hand(situation, entries, found, at if known is None else known)])
+        self._write(situation, [by_hand(situation, entries, found, at if known is None else known)])
 
     def _apply(self) -> None:
         """Make line-up and registry what the ledger says; the line-up first, for it is what answers."""
@@ -251,8 +244,7 @@ class Keeper:
         situation, stage = look(monitor, entries, (), self._now()), stage_of(entries)
         measured = None
         if stage is not None:
-            scale, confidence = self._scale(monitor, entries), self._spec.gate.confidence
-            measured = measure(monitor.state.figures, stage, situation, confidence, scale)
+            measured = measure(monitor, stage, situation, self._spec.gate.confidence)
         self._report = monitor.report() | describe(self._spec, situation, entries, stage, measured)
         write_bytes(self._status_uri, msgspec.json.encode(self._report))
 

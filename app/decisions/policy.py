@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from app.decisions.ledger import Draft, Entry, Kind, from_iso, newest, to_iso
 from app.decisions.situation import CHAMPIONS, Situation, busy, champion, link
 from app.monitor.findings import Finding
+from app.monitor.report import words as words_of
 from app.spec import Retrain, Spec
 
 _CAUSES = {"probe": ("drift", "loss"), "drift": ("drift",), "loss": ("loss",), "calendar": (), "never": ()}
@@ -234,12 +235,7 @@ def _subject(finding: dict[str, Any]) -> tuple[str, str, str, str]:
 
 def told(finding: Finding) -> str:
     """Say in words what was found."""
-    since = to_iso(finding.onset)[:10]
-    if finding.kind == "fault":
-        return f"{finding.what}: {finding.direction} since {since} ({finding.detector})"
-    if finding.kind == "loss":
-        return f"{finding.what}: {finding.direction} than expected by {abs(finding.shift):.1%} since {since}"
-    return f"{finding.what}: {finding.direction}, {finding.shift:+.2g} standard deviations since {since}"
+    return words_of(finding).rstrip(".")
 
 
 def write_days(time: dt.timedelta) -> str:

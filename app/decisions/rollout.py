@@ -12,7 +12,7 @@ from app.decisions.ledger import Draft, Entry, Kind, newest
 from app.decisions.situation import Champion, Situation, champion, link
 from app.decisions.trial import Measured, Stage, measure, stage_of
 from app.lineup import Answering, Lineup
-from app.monitor.figures import Figures
+from app.monitor.state import Monitor
 from app.spec import Spec
 
 SILENCE = 60.0
@@ -64,7 +64,7 @@ def check(spec: Spec, stage: Stage, measured: Measured) -> Passed | Waiting | Br
 
 
 def advance(
-    spec: Spec, situation: Situation, entries: Sequence[Entry], figures: Figures, scale: float, generation: int
+    spec: Spec, situation: Situation, entries: Sequence[Entry], monitor: Monitor, generation: int
 ) -> Draft | None:
     """Return the rollout's next entry, if it is time: begin, next stage, promote, settle, or roll back.
 
@@ -76,7 +76,7 @@ def advance(
         if last is None or present is None or last.kind != "retrained" or not last.evidence["rollout"]:
             return None
         return _begin(spec, situation, last, present, generation)
-    measured = measure(figures, stage, situation, spec.gate.confidence, scale)
+    measured = measure(monitor, stage, situation, spec.gate.confidence)
     verdict = check(spec, stage, measured)
     if isinstance(verdict, Waiting):
         return None

@@ -15,6 +15,7 @@ from app.decisions.ledger import Entry, Kind
 from app.decisions.proof import Interval, Sums, interval
 from app.decisions.situation import Champion, Situation, link
 from app.monitor.figures import FIGURES, Figures
+from app.monitor.state import Monitor
 from app.telemetry import DURATION_BOUNDS
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -50,7 +51,7 @@ class Measured:
 
     `call` and `row` are seconds: the median scoring call's, and those of all calls by row; `tail` is what 1 % of the
     calls took at least. `shift` is the mean distance of the two versions' scores of the
-    same rows. `difference` is the mean loss of the trial less the other's, on the same `paired_labelled` rows.
+    same rows (of a regression in standard deviations of the target). `difference` is the mean loss of the trial less the other's, on the same `paired_labelled` rows.
     """
 
     rows: int
@@ -99,8 +100,10 @@ def stage_of(entries: Sequence[Entry]) -> Stage | None:
     )
 
 
-def measure(figures: Figures, stage: Stage, situation: Situation, confidence: float, scale: float = 1.0) -> Measured:
-    """Gather what the monitor summed up since the stage began; scores' distances are divided by `scale`."""
+def measure(monitor: Monitor, stage: Stage, situation: Situation, confidence: float) -> Measured:
+    """Gather what the monitor summed up since the stage began."""
+    figures, target = monitor.state.figures, monitor.subject(stage.other.version).plan.target
+    scale = target.std if target.task == "regression" else 1.0
     trial, other = stage.trial.version, stage.other.version
     watched = stage.role == "champion"
     here = _since(figures, trial, stage.role, stage.step)

@@ -1,12 +1,6 @@
 """The keeper: from an alarm to a settled champion by itself, and the same however often it is killed on the way."""
 
-import json
-from pathlib import Path
-from types import SimpleNamespace
-
-import msgspec
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,235 +9,18 @@ import app.decisions.keeper
 import app.decisions.ledger
 import app.decisions.snapshots
 import app.lineup
-from app.decisions.alerts import Alerts
-from app.decisions.keeper import SNAPSHOT_STEPS, Keeper, Rooms
-from app.decisions.ledger import Ledger
+from app.decisions.keeper import SNAPSHOT_STEPS
 from app.decisions.retrain import Outcome
-from app.decisions.snapshots import Snapshots
-from app.decisions.work import Failed, Underway
-from app.journal.rows import FIXED, PROFILES, JournalError, Step
+from app.decisions.work import Failed
+from app.journal.rows import JournalError
 from app.lineup import Answering, Lineup, read_lineup, write_lineup
-from app.monitor.figures import Figures
-from app.telemetry import DURATION_BOUNDS, LoopMetrics
-from app.workspace import Workspace
 
-HOUR = 3_600_000
-START = 1_709_251_200_000  # 2024-03-01
 LOOP = ["deploy", "alarm_noted", "probe", "probed", "retrain", "retrained", "shadow", "stage", "stage", "promote"]
-
-
-class Killed(BaseException):
-    """The process ends here."""
-
-
-class Bomb:
-    """Ends the process before or after the n-th thing that lasts."""
-
-    def __init__(self, at: int = -1) -> None:
-        self.left = at
-
-    def around(self, call):
-        def guarded(*arguments, **named):
-            self.tick()
-            result = call(*arguments, **named)
-            self.tick()
-            return result
-
-        return guarded
-
-    def tick(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise Killed
-
-
-class Journal:
-    """Committed steps, and the new ones that `arrive`."""
-
-    def __init__(self, bomb: Bomb) -> None:
-        self.committed, self.new, self.expired, self.bomb = [], [], [], bomb
-
-    def commit(self):
-        if not self.new:
-            return None
-        self.committed.append(self.new.pop(0))
-        self.bomb.tick()
-        return self.committed[-1]
-
-    def steps(self, after=0):
-        yield from [step for step in self.committed if step.number > after]
-
-    def expire(self, before):
-        self.expired.append(before)
-
-    def arrive(self, *profiles):
-        number = len(self.committed) + len(self.new) + 1
-        table = pa.Table.from_pylist([dict(profile) for profile in profiles], PROFILES)
-        self.new.append(Step(number, FIXED["predictions"].empty_table(), FIXED["labels"].empty_table(), table))
-
-
-class Monitor:
-    """A fold that finds what a script says, and sums figures as the real one does."""
-
-    def __init__(self, script, data=None) -> None:
-        self.script = script
-        self.state = SimpleNamespace(step=0, figures=Figures())
-        self.folded = []
-        if data is not None:
-            for number, profiles in msgspec.json.decode(data):
-                self.fold(Step(number, None, None, pa.Table.from_pylist(profiles, PROFILES)))
-
-    @property
-    def watermark(self):
-        return START + self.state.step * HOUR if self.state.step else None
-
-    def fold(self, step):
-        assert step.number == self.state.step + 1
-        self.state.step = step.number
-        self.state.figures.add_profiles(step.number, step.profiles)
-        self.folded.append((step.number, [row | {"window": None} for row in step.profiles.to_pylist()]))
-        return self.script.get(step.number, [])
-
-    def labelled_since(self, moment):
-        return 5000
-
-    def faults(self):
-        return []
-
-    def subject(self, version):
-        return SimpleNamespace(plan=SimpleNamespace(target=SimpleNamespace(task="binary", std=1.0)))
-
-    def to_bytes(self):
-        return msgspec.json.encode(self.folded)
-
-    def report(self):
-        return {"step": self.state.step}
-
-
-class Work:
-    """Probes and retrainings that end when they are asked often enough; `begun` is what the cluster saw."""
-
-    def __init__(self) -> None:
-        self.begun, self.patience = [], 1
-        self.told = SimpleNamespace(relative=0.03, low=0.01, high=0.05, rows=900, days=20, seconds=1.0)
-        self.made = Outcome("d", 9.0, 2, "bundles/two", True, ["better than the champion"], {}, START)
-
-    def probe(self, entry):
-        return self._ask(entry, self.told)
-
-    def retrain(self, entry):
-        return self._ask(entry, self.made)
-
-    def _ask(self, entry, result):
-        self.begun.append(entry.id)
-        return result if self.begun.count(entry.id) > self.patience else Underway("running")
-
-
-class Registry:
-    """Aliases in memory, as the real one keeps them."""
-
-    def __init__(self, bomb: Bomb) -> None:
-        self.line, self.bomb = [1], bomb
-
-    def champion(self):
-        return SimpleNamespace(number=self.line[-1])
-
-    def promote(self, number):
-        self.line.append(number)
-        self.bomb.tick()
-
-    def rollback(self):
-        self.line.pop()
-        self.bomb.tick()
-        return self.champion()
-
-
-class World:
-    """All that outlives a keeper, and the keeper of the moment."""
-
-    def __init__(self, spec, folder, script) -> None:
-        self.spec, self.script, self.bomb, self.time = spec, script, Bomb(), 1e9
-        self.workspace = Workspace.open(str(folder))
-        self.journal, self.registry, self.work = Journal(self.bomb), Registry(self.bomb), Work()
-        self.uri = self.workspace.uri("rides", "lineup.json")
-        write_lineup(self.uri, Lineup(4, Answering("1", "bundles/one")))
-        self.broken = None
-        self.restart()
-
-    def restart(self):
-        metrics = LoopMetrics("rides", SimpleNamespace(add=lambda *_: None, set=lambda *_: None))
-        ledger = Ledger.open(self.workspace, "rides")
-        versions = SimpleNamespace(
-            registry=lambda: self.registry, known_until=lambda uri: START, broken=lambda uri: self.broken
-        )
-        self.keeper = Keeper(
-            Rooms(
-                spec=self.spec,
-                workspace=self.workspace,
-                journal=self.journal,
-                monitor=lambda data: Monitor(self.script, data),
-                snapshots=Snapshots(self.workspace.uri("rides", "monitor"), "d1"),
-                ledger=ledger,
-                versions=versions,
-                work=self.work,
-                alerts=Alerts(self.workspace, "rides", None, metrics),
-                metrics=metrics,
-                clock=lambda: self.time,
-            )
-        )
-
-    @property
-    def entries(self):
-        return Ledger.open(self.workspace, "rides").entries()
-
-    def kinds(self):
-        return [entry.kind for entry in self.entries]
-
-    def status(self):
-        return json.loads((self.folder / "status.json").read_text())
-
-    @property
-    def folder(self):
-        return Path(self.workspace.uri("rides"))
-
-    def serve(self):
-        """Answer some rows with whatever the line-up says, as replicas would report it."""
-        lineup = read_lineup(self.uri)
-        rows = [profile(lineup.champion.version, "champion", 300)]
-        if lineup.challenger is not None:
-            rows.append(profile(lineup.challenger.version, "challenger" if lineup.share else "shadow", 300))
-        self.journal.arrive(*rows)
-
-    def live(self, turns: int):
-        """Let time pass; a keeper that is killed is followed by another."""
-        for _ in range(turns):
-            self.serve()
-            try:
-                self.keeper.turn()
-            except Killed:
-                self.restart()
-
-
-def profile(version, role, rows, errors=0):
-    seconds = [rows] + [0] * len(DURATION_BOUNDS)
-    return {"version": version, "role": role, "rows": rows, "calls": rows, "errors": errors, "not_finite": 0} | {
-        "seconds": seconds
-    }
 
 
 @pytest.fixture(autouse=True)
 def without_waiting_for_the_disk(monkeypatch):
     monkeypatch.setattr("os.fsync", lambda file: None)  # processes are killed here, no plug is pulled
-
-
-@pytest.fixture
-def make_world(spec_of, finding, tmp_path_factory):
-    def make(script=None, rollout=None, **sections):
-        rollout = {"stages": [0.5, 1.0], "shadow_rows": 200} | (rollout or {})
-        script = {2: [finding(step=2)]} if script is None else script
-        return World(spec_of(rollout=rollout, **sections), tmp_path_factory.mktemp("world"), script)
-
-    return make
 
 
 def test_an_alarm_ends_in_a_new_champion_by_itself(make_world):
@@ -305,21 +82,21 @@ def test_a_snapshot_that_cannot_be_read_is_passed_over(make_world):
     assert world.keeper._monitor.state.step == 4
 
 
-def test_a_breach_goes_back_within_one_turn(make_world):
+def test_a_breach_goes_back_within_one_turn(make_world, profile_of):
     world = make_world()
     while "stage" not in world.kinds():
         world.live(1)
-    world.journal.arrive(profile("1", "champion", 50), profile("2", "challenger", 50, errors=50))
+    world.journal.arrive(profile_of("1", "champion", 50), profile_of("2", "challenger", 50, errors=50))
     world.keeper.turn()
     assert world.kinds()[-1] == "rollback"
     assert read_lineup(world.uri).challenger is None
     assert world.registry.line == [1]
 
 
-def test_a_champion_that_breaks_under_watch_is_rolled_back_in_the_registry_too(make_world):
+def test_a_champion_that_breaks_under_watch_is_rolled_back_in_the_registry_too(make_world, profile_of):
     world = make_world()
     world.live(12)
-    world.journal.arrive(profile("2", "champion", 500, errors=20))
+    world.journal.arrive(profile_of("2", "champion", 500, errors=20))
     world.keeper.turn()
     assert world.kinds()[-1] == "rollback"
     assert read_lineup(world.uri).champion.version == "1"
@@ -329,7 +106,7 @@ def test_a_champion_that_breaks_under_watch_is_rolled_back_in_the_registry_too(m
     assert world.registry.line == [1]
 
 
-def test_a_registry_that_is_down_does_not_keep_a_bad_version_answering(make_world):
+def test_a_registry_that_is_down_does_not_keep_a_bad_version_answering(make_world, profile_of):
     world = make_world()
     world.live(12)
 
@@ -338,7 +115,7 @@ def test_a_registry_that_is_down_does_not_keep_a_bad_version_answering(make_worl
 
     versions, champion = world.keeper._rooms.versions, world.registry.champion
     world.registry.champion = away
-    world.journal.arrive(profile("2", "champion", 500, errors=20))
+    world.journal.arrive(profile_of("2", "champion", 500, errors=20))
     with pytest.raises(ConnectionError):
         world.keeper.turn()
     assert read_lineup(world.uri).champion.version == "1"
@@ -362,7 +139,7 @@ def test_a_probe_that_fails_and_a_gate_that_refuses_buy_nothing_more(make_world)
     world.live(8)
     assert world.kinds()[-1] == "probed"
     other = make_world(retrain={"policy": "drift"})
-    other.work.made = Outcome("d", 9.0, 2, "bundles/two", False, ["refused: worse"], {}, START)
+    other.work.made = Outcome("d", 9.0, 2, "bundles/two", False, ["refused: worse"])
     other.live(8)
     assert other.kinds()[-1] == "refused"
     assert "worse" in other.entries[-1].reason

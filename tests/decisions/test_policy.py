@@ -23,7 +23,7 @@ def test_an_alarm_buys_a_probe_and_the_probes_gain_a_retraining(book, finding):
         "probe",
         alarm.id,
     )
-    assert "distance: higher" in alarm.reason
+    assert "distance is higher" in alarm.reason
     assert book.on(3) == []
     probed = book.answer("probed", 3, **GAIN)
     [retrain] = book.on(4)

@@ -1,6 +1,7 @@
 """The rollout: the order of its stages, what each is checked for, and the way back."""
 
 import datetime as dt
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -26,18 +27,21 @@ class Rollout:
 
     def __init__(self, book) -> None:
         self.book, self.figures, self.step, self.now, self.day = book, Figures(), 1, 0, 1.0
+        self.target = SimpleNamespace(task="binary", std=7.0)
+        subject = SimpleNamespace(plan=SimpleNamespace(target=self.target))
+        self.monitor = SimpleNamespace(state=SimpleNamespace(figures=self.figures), subject=lambda version: subject)
         book.append(Draft("retrained", "", START, 1, "passed", {"trial": SECOND, "rollout": True}, "r", "2"))
 
     def turn(self):
         situation = Situation(self.step, START + round(self.day * DAY), self.now, 0)
         generation = len(self.book.entries)
-        draft = advance(self.book.spec, situation, self.book.entries, self.figures, 1.0, generation)
+        draft = advance(self.book.spec, situation, self.book.entries, self.monitor, generation)
         return None if draft is None else self.book.append(draft, self.now)
 
     def verdict(self):
         stage = stage_of(self.book.entries)
         situation = Situation(self.step, START + round(self.day * DAY), self.now, 0)
-        return check(self.book.spec, stage, measure(self.figures, stage, situation, 0.95))
+        return check(self.book.spec, stage, measure(self.monitor, stage, situation, 0.95))
 
     def scored(self, version: str, role: str, rows: int, errors=0, not_finite=0, seconds=0.0004, calls=None):
         calls = rows if calls is None else calls
@@ -207,6 +211,16 @@ def test_scores_far_from_the_champions_break_off(rollout):
     assert isinstance(rollout.verdict(), Passed)
     rollout.paired(1000, 0.2, 0.42)
     assert "its scores are 0.18 away" in rollout.verdict().reasons[0]
+
+
+def test_a_regressions_scores_are_told_apart_in_deviations_of_its_target(rollout):
+    rollout.to("shadow")
+    rollout.target.task = "regression"
+    rollout.scored("2", "shadow", 1000)
+    rollout.paired(1000, 20.0, 21.0)
+    assert isinstance(rollout.verdict(), Passed)
+    rollout.paired(1000, 20.0, 22.0)
+    assert "its scores are 0.214 away" in rollout.verdict().reasons[0]
 
 
 def test_a_shadow_that_never_scores_is_given_up(rollout):
