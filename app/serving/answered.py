@@ -1,7 +1,7 @@
 """One request, answered: the rows, who scored them, and what of it was heard."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -61,8 +61,7 @@ class Second:
         return merged
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Answered:
+class Answered(NamedTuple):
     """A request's rows with the champion's scores of all of them.
 
     `arrival` is in ms since 1970. `challenger` scores the rows unheard later on, unless `second` says what it answered.

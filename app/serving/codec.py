@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -26,8 +26,7 @@ Sent: TypeAlias = Callable[[int, int], Value | None]
 """From a row's and a category column's number to the value as the client sent it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """The rows of one request: ids as the caller sent them or new ones, features, and when they happened.
 
     `event` is None when no row says; `sent` finds the values that the features have lost: those of unseen categories.
