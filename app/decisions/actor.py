@@ -24,7 +24,6 @@ from app.telemetry import LoopMetrics
 from app.workspace import Workspace
 
 if TYPE_CHECKING:
-    from ray import ObjectRef
     from ray.actor import ActorHandle
 
 NAMESPACE = "evertrue"
@@ -167,7 +166,7 @@ def show(service: str) -> dict[str, Any] | None:
     return None if actor is None else _status(actor)
 
 
-def find(service: str) -> "ActorHandle[DriftActor] | None":
+def find(service: str) -> "ActorHandle[Any] | None":
     """Return a declaration's actor, None when there is none."""
     import ray
 
@@ -177,11 +176,11 @@ def find(service: str) -> "ActorHandle[DriftActor] | None":
         return None
 
 
-def _status(actor: "ActorHandle[DriftActor]") -> dict[str, Any]:
+def _status(actor: "ActorHandle[Any]") -> dict[str, Any]:
     import ray
 
-    asked: ObjectRef[dict[str, Any]] = actor.status.remote()
-    return ray.get(asked, timeout=PATIENCE)
+    [facts] = ray.get([actor.status.remote()], timeout=PATIENCE)
+    return dict(facts)
 
 
 def _name(service: str) -> str:

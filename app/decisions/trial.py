@@ -21,6 +21,7 @@ from app.telemetry import DURATION_BOUNDS
 Floats: TypeAlias = npt.NDArray[np.float64]
 Role: TypeAlias = Literal["champion", "challenger", "shadow"]
 
+_ON_TRIAL: tuple[Role, Role] = ("shadow", "challenger")
 _DAY = 86_400_000
 _EDGES: tuple[float, ...] = (0.0, *DURATION_BOUNDS, 2.0 * DURATION_BOUNDS[-1])
 
@@ -108,9 +109,11 @@ def measure(monitor: Monitor, stage: Stage, situation: Situation, confidence: fl
     watched = stage.role == "champion"
     here = _since(figures, trial, stage.role, stage.step)
     there = _since(figures, other, "shadow" if watched else "champion", stage.step)
+    # A version that could not even be loaded failed as challenger, whatever part it was to have.
+    tried = [here] if watched else [_since(figures, trial, role, stage.step) for role in _ON_TRIAL]
     paired = other if watched else trial  # pairs are summed under the version that is not champion
     sign = -1.0 if watched else 1.0
-    whole = [_since(figures, paired, role, stage.trial_step) for role in ("shadow", "challenger")]
+    whole = [_since(figures, paired, role, stage.trial_step) for role in _ON_TRIAL]
     pairs = sum(part["pairs"] for part in whole)
     rows = Sums(
         round(sum(part["paired_labelled"] for part in whole)),
@@ -123,7 +126,7 @@ def measure(monitor: Monitor, stage: Stage, situation: Situation, confidence: fl
     return Measured(
         rows=round(here["rows"]),
         other_rows=round(there["rows"]),
-        failures=round(here["errors"] + here["not_finite"]),
+        failures=round(sum(part["errors"] + part["not_finite"] for part in tried)),
         calls=round(here["calls"]),
         call=_median(here.times),
         other_call=_median(there.times),

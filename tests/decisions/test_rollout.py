@@ -223,6 +223,13 @@ def test_a_regressions_scores_are_told_apart_in_deviations_of_its_target(rollout
     assert "its scores are 0.214 away" in rollout.verdict().reasons[0]
 
 
+def test_a_shadow_that_a_replica_cannot_load_breaks_off(rollout):
+    rollout.to("shadow")
+    rollout.scored("1", "champion", 5000)
+    rollout.scored("2", "challenger", 0, errors=1)
+    assert isinstance(rollout.verdict(), Breach)
+
+
 def test_a_shadow_that_never_scores_is_given_up(rollout):
     rollout.to("shadow")
     rollout.scored("1", "champion", 5000)
