@@ -3,6 +3,8 @@
 import asyncio
 import http.client
 import json
+import os
+import signal
 import socket
 import time
 import urllib.request
@@ -208,7 +210,7 @@ def test_another_version_takes_over_in_the_same_process_without_a_request_refuse
     assert seen[-1] == (200, "rides/2")
 
 
-def test_labels_and_predictions_are_in_the_journal_when_a_replica_ends(
+def test_a_killed_replica_loses_no_acknowledged_label_and_one_that_ends_no_prediction(
     address: str, declaration: Declaration, workspace: Workspace, trained: TrainedVersion
 ) -> None:
     from ray import serve
@@ -216,14 +218,19 @@ def test_labels_and_predictions_are_in_the_journal_when_a_replica_ends(
     from app.serving.deploy import deploy
 
     named = declaration.spec.model_copy(update={"name": "brief"})
+    others = replicas()
     here = deploy(named, workspace, trained.bundle, "1")
     rows = [ROW | {"ride": f"r{i}"} for i in range(50)]
-    assert predict(here, rows).status_code == 200
     labels = {"labels": [{"id": row["ride"], "label": True} for row in rows]}
     accepted = httpx.post(f"{here}/labels", json=labels)
     assert (accepted.status_code, accepted.json()) == (202, {"accepted": 50})
+    [replica] = replicas() - others
+    os.kill(replica, signal.SIGKILL)
     journal = Journal.open(workspace, "brief")
-    assert journal.labels().num_rows == 50  # on disk already
+    assert journal.labels().num_rows == 50
+    until = time.monotonic() + 60
+    while predict(here, rows).status_code != 200:  # Serve starts another one
+        assert time.monotonic() < until
     serve.delete("brief")
     predictions = journal.predictions()
     assert predictions["id"].to_pylist() == [row["ride"] for row in rows]

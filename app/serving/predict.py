@@ -72,13 +72,13 @@ class Predictor:
         inline = len(body) <= INLINE_BYTES
         started = time.perf_counter()
         batch = codec.decode(body) if inline else await self._off_loop(codec, body)
-        second = challenger = None
+        second: Second | None = None
         if turn.canary is None:
             challenger = turn.shadow
             scores = answered = await turn.batcher.score(batch.features)
         else:
             scores, second = await self._score_both(turn.batcher, turn.canary, content_type, body, batch, started)
-            answered, challenger = scores if second is None else second.merge(scores), turn.canary.challenger
+            answered, challenger = second.merge(scores), turn.canary.challenger
         mixed = None
         if second is not None and challenger is not None and second.good.any():
             mixed = Mixed(challenger.model, second.good)
@@ -100,14 +100,14 @@ class Predictor:
 
     async def _score_both(
         self, batcher: Batcher, canary: Canary, content_type: str, body: bytes, batch: Batch, started: float
-    ) -> tuple[Scores, Second | None]:
+    ) -> tuple[Scores, Second]:
         """Return the champion's scores of all rows, and what the challenger made of those that are its to answer."""
         if batch.rows <= self._spec.serve.max_batch_rows:
             rows = canary.rows(batch.ids)
         else:
             rows = await asyncio.get_running_loop().run_in_executor(self._executor, canary.rows, batch.ids)
         if not rows.any():
-            return await batcher.score(batch.features), None
+            return await batcher.score(batch.features), Second.failed(rows)
         asked = canary.ask(content_type, body, rows)
         scores = await batcher.score(batch.features)
         second = await canary.heard(asked, rows, time.perf_counter() - started)

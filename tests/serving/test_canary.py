@@ -202,3 +202,12 @@ def test_a_challenger_of_other_classes_does_not_stand_beside_the_champion(
     ready = here.ask(("GET", "/rides/readyz", {}))[0].json()
     assert ready["challenger"] is None
     assert "regression" in ready["fault"]
+
+
+def test_with_a_share_rows_that_are_the_champions_are_not_scored_by_the_challenger(room: Any, version: Any) -> None:
+    here = room()
+    here.stand(version("1"), version("2", three), 1e-9)
+    here.predict(*ROWS)
+    here.recorder.flush()
+    assert {row["shadow_version"] for row in here.kept.rows("predictions")} == {None}
+    assert {row["version"] for row in here.kept.rows("profiles") if row["rows"]} == {"1"}
