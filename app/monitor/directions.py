@@ -107,14 +107,17 @@ class Directions:
         return weight
 
     @cached_property
-    def day_off(self) -> Floats:
-        """How far the mean score (D,) of a working day turned into a weekend's would be from what is expected."""
+    def day_off(self) -> tuple[Floats, Floats]:
+        """How far the mean scores (D,) of a working day like a weekend's would be from what is expected.
+
+        The day's, and the root mean square of its hours' about the day's.
+        """
         if len(self.season) == SLOTS["none"]:
-            return np.zeros(len(self))
+            return np.zeros(len(self)), np.zeros(len(self))
         week = len(self.season) == SLOTS["hour_of_week"]
         free = 24 * (5 if week else 1)  # slots before are of working days
-        gap: Floats = np.abs(self.season[free:].mean(axis=0) - self.season[:free].mean(axis=0))
-        return gap
+        work, off = (part.reshape(-1, 24, len(self)).mean(axis=0) for part in np.split(self.season, [free]))
+        return np.abs((off - work).mean(axis=0)), (off - work).std(axis=0)
 
     @cached_property
     def largest(self) -> Floats:

@@ -58,11 +58,11 @@ class Wobble(NamedTuple):
         return Wobble(sd, sd, np.full_like(rows, _DEFAULT_MEMORY), error, np.zeros_like(rows))
 
     @staticmethod
-    def of(hours: Hours, seasons: int, day_off: Floats, memory: Floats | None = None) -> "Wobble":
+    def of(hours: Hours, seasons: int, day_off: tuple[Floats, Floats], memory: Floats | None = None) -> "Wobble":
         """Learn from hours.
 
         `seasons` kinds of days have a season of their own (weekday and weekend: 2). A day may be as odd as the oddest
-        of these hours, or as a holiday that they lack, off by `day_off` (D,). `memory` (D,) is learned, if not given.
+        of these hours, or as a holiday that they lack: off by `day_off`, as a day and by the hour (D,). `memory` (D,) is learned, if not given.
         """
         total = np.full(hours.sums.shape[1], hours.rows.sum())
         day_sums, day_rows, day = _blocks(hours, DAY)
@@ -79,8 +79,8 @@ class Wobble(NamedTuple):
         persistence = (1 + memory) / (1 - memory) / number  # variance of the mean of these days, in days' variances
         variance = np.maximum(seen * _widening(days) - noise, 0) / np.maximum(1 - persistence, 0.3)
         oddest = (np.square(mean) / _ODDEST**2 - 1 / day_rows[kept, None]).max(axis=0)
-        variance = np.maximum(variance, np.maximum(oddest, np.square(day_off / _ODDEST)))
-        hour = np.sqrt(_within(hours, number / free))
+        variance = np.maximum(variance, np.maximum(oddest, np.square(day_off[0] / _ODDEST)))
+        hour = np.sqrt(np.maximum(_within(hours, number / free), np.square(day_off[1] / _ODDEST)))
         error = np.sqrt(variance * np.minimum(persistence, 1) + 1 / total)
         return Wobble(hour, np.sqrt(variance), memory, error, days)
 
@@ -121,7 +121,7 @@ class Losses(NamedTuple):
         hour, group, rows = np.unique(time // _HOUR, return_inverse=True, return_counts=True)
         sums = np.bincount(group, (losses - mean) / sd).astype(np.float64)
         hours = Hours(hour * _HOUR, sums[:, None], rows.astype(np.float64))
-        return Losses(*moments, Wobble.of(hours, 1, np.zeros(1), np.array([memory])))
+        return Losses(*moments, Wobble.of(hours, 1, (np.zeros(1), np.zeros(1)), np.array([memory])))
 
 
 def _blocks(hours: Hours, length: int) -> tuple[Floats, Floats, Integers]:

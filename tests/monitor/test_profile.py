@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from app.data.encode import Examples
 from app.data.features import CategoryColumn, FeaturePlan, NumberColumn, TargetColumn
+from app.data.loss import row_loss
 from app.monitor.binning import FIRST, MISSING, OUTSIDE, Edges
 from app.monitor.profile import Reference
 from app.spec import Drift
@@ -155,6 +156,7 @@ def test_without_time_there_is_one_slot() -> None:
     reference = Reference.of(replace(_plan("binary", train), time=None), Drift(), train, train, scores)
     assert reference.counts.shape[0] == 1
     assert reference.counts[0, 0].sum() == 300
+    assert not reference.wobble.days.any()  # taken for granted, not learned
 
 
 @pytest.mark.parametrize("task", TARGETS)
@@ -165,6 +167,23 @@ def test_predictions_and_labels_are_counted_on_held_out_rows(task) -> None:
     assert prediction.sum() == 500
     np.testing.assert_array_equal(reference.labels.sum(axis=1), prediction)
     assert ("confidence" in kinds) == (task == "multiclass")
+
+
+@pytest.mark.parametrize("task", TARGETS)
+def test_wobble_is_learned_from_hours_whatever_the_order_of_rows(task) -> None:
+    train, _ = _examples(task, 2400)
+    validation, scores = _examples(task, 480, seed=1)
+    validation = validation._replace(time=validation.time + 2400 * HOUR)
+    expected = Reference.of(_plan(task, train), Drift(components=0), train, validation, scores)
+    mixed = np.random.default_rng(0).permutation(2400)
+    shuffled = Examples(train.features.rows(mixed), *(part[mixed] for part in train[1:]))
+    found = Reference.of(_plan(task, train), Drift(components=0), shuffled, validation, scores)
+    assert (expected.wobble.days > 3).all()
+    assert len(expected.wobble.day) == len(expected.directions)
+    for ours, theirs in zip(found.wobble, expected.wobble, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+    known = row_loss(task, scores, validation.target)
+    assert expected.losses[:3] == pytest.approx((known.mean(), known.std(), known.max()))
 
 
 def test_rows_without_a_label_meet_none() -> None:
@@ -199,6 +218,9 @@ def test_the_file_gives_back_the_reference(task, components) -> None:
     )
     np.testing.assert_array_equal(again.labels, reference.labels)
     np.testing.assert_array_equal(again.unseen, reference.unseen)
+    for ours, theirs in zip(again.wobble, reference.wobble, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert again.losses == reference.losses
 
 
 def test_a_file_of_another_format_is_refused() -> None:

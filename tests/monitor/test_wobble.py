@@ -20,7 +20,7 @@ def _hours(days: int, day: float, memory: float = 0.0, hour: float = 0.0, rows: 
 
 
 def _of(hours: Hours) -> Wobble:
-    return Wobble.of(hours, 2, np.zeros(D))
+    return Wobble.of(hours, 2, (np.zeros(D), np.zeros(D)))
 
 
 @pytest.mark.parametrize(("day", "memory"), [(0.05, 0.0), (0.1, 0.5), (0.1, 0.8)])
@@ -56,7 +56,9 @@ def test_an_odd_day_counts_and_so_does_a_holiday_that_the_days_lack() -> None:
     hours = _hours(60, 0.01)
     hours.sums[24 * 30 : 24 * 31] += 0.5 * 200
     assert (_of(hours).day >= 0.18).all()
-    assert (Wobble.of(_hours(60, 0.01), 2, np.full(D, 0.5)).day >= 0.2).all()
+    off = Wobble.of(_hours(60, 0.01), 2, (np.full(D, 0.5), np.full(D, 0.25)))
+    assert (off.day >= 0.2).all()
+    assert (off.hour >= 0.1).all()
 
 
 def test_parts_of_an_hour_are_one_hour() -> None:
