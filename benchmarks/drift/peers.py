@@ -26,6 +26,7 @@ BLIND = {
     "classic": {"pair", "loss"},
 }
 """Columns that a peer cannot watch."""
+DEFAULT = "ADWIN at its default"  # never silent: it takes no part in the comparison
 _HERE = Path(__file__).parent
 _EVIDENTLY_DAYS, _EVIDENTLY_SEEDS = 120, 3  # it takes .1 s for a column's day
 _QUIETLY = {"OMP_NUM_THREADS": "1", "NML_DISABLE_USAGE_LOGGING": "1", "DO_NOT_TRACK": "1"}
