@@ -30,7 +30,6 @@ _FEW, _SOME, _ENOUGH = 30, 100, 200  # rows that an obvious, a clear and a delic
 _ALL = 0.995
 _BURST = 0.5  # of the values that there should be are gone, or never were so in training
 _NEARLY = 0.9  # as much, of what now and then is missing anyway
-_BURST_HOURS = 3
 _RARELY, _OFTEN = 0.005, 0.1
 _STILL_HOURS = 6
 _COMMON = 0.05  # share of a value in training from which it may be the only one for hours
@@ -144,10 +143,18 @@ def _constant(subject: Subject, recent: Recent, samples: Samples, known: Mapping
 
 
 def _unit(subject: Subject, recent: Recent, samples: Samples, known: Mapping[str, Finding]) -> Iterator[Fault]:
-    """Look at numbers that training never saw so, at once; and at all, every few hours, by the whole last day."""
+    """Look at numbers that training never saw so, at once; and at all, every few hours, by the whole last day.
+
+    A day is held against the one before, if there was one, and the reference.
+    """
     span, day = _newest(subject, recent, _FEW), _newest(subject, recent, _ENOUGH, DAY)
     if span is None:
         return
+    halves: tuple[pl.DataFrame, ...] = ()
+    if day is not None and span.end % (_STILL_HOURS * HOUR) == 0:
+        noon = day.end - DAY // 2
+        times = ((day.start - DAY, day.start), (day.start, noon), (noon, day.end))
+        halves = tuple(samples.between(*part) for part in times)
     there = 1 - span.seen[:, MISSING]
     outside = span.seen[:, OUTSIDE] >= _BURST * np.maximum(there, 0.01)
     for i, column in enumerate(subject.plan.number):
@@ -158,32 +165,22 @@ def _unit(subject: Subject, recent: Recent, samples: Samples, known: Mapping[str
                 yield Fault(column.name, "unit", fault.direction, fault.shift, fault.onset, fault.detail)
             continue
         found = _jumped(column, span, samples) if outside[i] else None
-        if found is None and day is not None and span.end % (_STILL_HOURS * HOUR) == 0:
-            found = _turned(column, day, samples)
+        if found is None and day is not None and halves:
+            before, *parts = (_quantiles(rows, column.name) for rows in halves)
+            found = _explained(column, day, parts, [before], units.turned)
         if found is not None:
             yield found
 
 
 def _jumped(column: NumberColumn, span: _Span, samples: Samples) -> Fault | None:
-    """Hold the newest hours against those before them, and against the same hours a day ago."""
-    hours = samples.rows["hour"].unique().sort().to_list() if len(samples.rows) else []
-    earlier = [hour for hour in hours if span.start - DAY <= hour < span.start]
-    if not earlier:
-        return None
-    now = _quantiles(samples.between(span.start, span.end), column.name)
-    held = (
-        samples.between(earlier[-_BURST_HOURS:][0], span.start),
+    """Hold the newest hours against the rows just before them, and against the same hours a day ago."""
+    earlier = (
+        samples.between(span.start - DAY, span.start).tail(_SOME),
         samples.between(span.start - DAY - HOUR, min(span.end - DAY + HOUR, span.start)),
     )
-    return _explained(column, span, [now], [_quantiles(rows, column.name) for rows in held], units.jumped)
-
-
-def _turned(column: NumberColumn, day: _Span, samples: Samples) -> Fault | None:
-    """Hold the last day against the one before, if there was one, and the reference."""
-    noon = day.end - DAY // 2
-    now = [_quantiles(samples.between(*part), column.name) for part in ((day.start, noon), (noon, day.end))]
-    before = _quantiles(samples.between(day.start - DAY, day.start), column.name)
-    return _explained(column, day, now, [before], units.turned)
+    now = _quantiles(samples.between(span.start, span.end), column.name)
+    held = [one for one in (_quantiles(rows, column.name) for rows in earlier) if one is not None]
+    return _explained(column, span, [now], held, units.jumped) if held else None
 
 
 def _explained(
@@ -199,7 +196,7 @@ def _explained(
     reference = units.quantiles(np.array(column.quantiles))
     before = [*(one for one in held if one is not None), reference]
     scale = units.spread(reference)
-    if not all(units.comparable(one) for one in (*now, *before)):
+    if not units.comparable(reference):
         return None
     found = explain(now, before, scale)
     if found is None:

@@ -37,7 +37,8 @@ def report(model: str, state: "State", subject: Subject | None) -> dict[str, Any
             "late": state.windows.late,
             "early": state.windows.early,
         },
-        "labels": _labels(state.outcomes),
+        "labels": _labels(state.outcomes)
+        | {"newest": None if state.newest_label is None else _iso(state.newest_label)},
         "loss": {"expected": expected, "days": losses},
         "features": _features(state, subject) if subject else [],
         "findings": [_finding(finding) for finding in state.open[-_FINDINGS:]],

@@ -18,7 +18,7 @@ from app.monitor import snapshot
 from app.monitor.clock import DAY, HOUR, Clock
 from app.monitor.detectors.detector import Arrays
 from app.monitor.diagnosis import Fault, diagnose
-from app.monitor.figures import FIGURES, Figures, keep_newest
+from app.monitor.figures import Figures, keep_newest
 from app.monitor.findings import Finding, Subject, SubjectOf
 from app.monitor.outcomes import Outcomes, losses
 from app.monitor.recent import Recent
@@ -110,15 +110,6 @@ class Monitor:
     def labelled_since(self, moment: int) -> int:
         """Return the rows with a label whose event lies in the hours after `moment`, ms since 1970."""
         return sum(rows for hour, rows in self.state.labelled.items() if hour + HOUR > moment)
-
-    def figures_since(self, step: int) -> dict[tuple[str, str], dict[str, Any]]:
-        """Return the sums after a step by (version, role): `figures.FIGURES`, and `seconds`, calls by duration."""
-        found = {}
-        for key, series in self.state.figures.series.items():
-            sums = series.since(step)
-            named = dict(zip(FIGURES, sums.tolist(), strict=False))
-            found[key] = named | {"seconds": sums[len(FIGURES) :].astype(np.int64).tolist()}
-        return found
 
     def faults(self) -> list[Finding]:
         """Return the faults that are open."""

@@ -106,6 +106,8 @@ def turned(now: Sequence[Floats], before: Sequence[Floats], scale: float) -> Fou
     The parts have to be alike, and so have those before. Where hours and days differ by themselves, a day that looks
     converted is just another day; and a change within the day would look like any mixture.
     """
+    if not all(comparable(one) for one in (*now, *before)):
+        return None
     apart = max(_distance(one, other, scale) for alike in (now, before) for one in alike for other in alike)
     day = np.mean(now, axis=0)
     distance = min(_distance(day, one, scale) for one in before)

@@ -1,6 +1,6 @@
 """A small service to watch: traffic with a day and a night, a reference of its first weeks, and the journal's steps."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,6 @@ NUMBERS = ("temp", "distance", "amount", "rate", "rain")
 CODES = tuple(f"{a}{b}" for a in "ABCD" for b in "XYZ")
 
 Rows = pl.DataFrame
-Change = Callable[[Rows], Rows]
 
 
 @dataclass(frozen=True)
@@ -62,15 +61,14 @@ class World:
     @staticmethod
     def score(rows: Rows) -> npt.NDArray[np.float32]:
         """Answer as a good model would."""
-        rain = rows["rain"].fill_null(0).to_numpy() > 0
+        rain = rows["rain"].fill_null(0).to_numpy() > 0 if "rain" in rows.columns else 0
         logit = (rows["temp"].fill_null(40).fill_nan(40).to_numpy() - 40) / 10 + 0.8 * rain - 1
         return (1 / (1 + np.exp(-np.clip(logit, -30, 30)))).astype(np.float32)
 
     @staticmethod
-    def of(days: int = 28) -> "World":
-        """Learn the reference from the first days."""
-        rows = World.rows(0, days * 24, seed=0)
-        quantiles = [rows[name].drop_nans() for name in NUMBERS]
+    def of(rows: Rows, numbers: Sequence[str], categories: Sequence[str]) -> "World":
+        """Learn what is usual from rows in order of time."""
+        present = [rows[name].drop_nulls().drop_nans() for name in numbers]
         plan = FeaturePlan(
             number=tuple(
                 NumberColumn(
@@ -80,9 +78,14 @@ class World:
                     nulls=1 - len(values) / len(rows),
                     quantiles=tuple(np.quantile(values.to_numpy(), np.linspace(0, 1, 257)).tolist()),
                 )
-                for name, values in zip(NUMBERS, quantiles, strict=True)
+                for name, values in zip(numbers, present, strict=True)
             ),
-            category=(CategoryColumn("carrier", "string", CODES),),
+            category=tuple(
+                CategoryColumn(
+                    name, "string", tuple(rows[name].drop_nulls().value_counts().sort("count", name)[::-1][name])
+                )
+                for name in categories
+            ),
             target=TargetColumn("late", "binary", (False, True)),
             time="event",
         )
@@ -176,13 +179,18 @@ class World:
         piece = (rows["event"] - start) // (hours * HOUR)
         known = (rows["event"] + delay * HOUR - start) // (hours * HOUR)
         for i in range(int(piece.max()) + 1):
-            yield self.step(first + i, rows.filter(piece == i), version, labels=rows.filter(known == i))
+            yield self.step(
+                first + i,
+                rows.filter(piece == i),
+                version,
+                labels=rows.filter(known == i).with_columns(pl.col("event") + delay * HOUR),
+            )
 
 
 @pytest.fixture(scope="session")
 def world() -> World:
     """Return the service that is watched."""
-    return World.of()
+    return World.of(World.rows(0, 28 * 24, seed=0), NUMBERS, ["carrier"])
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.monitor.clock import DAY, HOUR
+from app.monitor.figures import FIGURES
 from app.monitor.state import Monitor
 
 CALM_DAYS = 4
@@ -23,6 +24,7 @@ def steps(world):
 def test_a_snapshot_and_the_tail_give_what_all_steps_give(world, spec, steps) -> None:
     whole = Monitor(spec, world.subject)
     findings = [whole.fold(step) for step in steps]
+
     @settings(max_examples=6)
     @given(cut=st.integers(0, len(steps)))
     def law(cut: int) -> None:
@@ -100,16 +102,21 @@ def test_figures_of_a_stage_are_those_since_its_step(world, spec) -> None:
     for number in range(1, 5):
         rows = world.rows(28 * 24 + number, 1)
         monitor.fold(world.step(number, rows, labels=rows, shadow="2"))
-    all_of_it, stage = monitor.figures_since(0), monitor.figures_since(2)
-    assert all_of_it["1", "champion"]["rows"] == 240
-    assert stage["1", "champion"]["rows"] == stage["1", "champion"]["labelled"] == 120
-    assert stage["1", "champion"]["seconds"] == [2, 0, 0]
-    shadow = stage["2", "shadow"]
+
+    def since(step: int, version: str, role: str) -> dict[str, float]:
+        sums = monitor.state.figures.series[version, role].since(step)
+        return dict(zip([*FIGURES, "fast", "slow", "slower"], sums.tolist(), strict=False))
+
+    assert since(0, "1", "champion")["rows"] == 240
+    stage = since(2, "1", "champion")
+    assert stage["rows"] == stage["labelled"] == 120
+    assert [stage[name] for name in ("fast", "slow", "slower")] == [2, 0, 0]
+    shadow = since(2, "2", "shadow")
     assert shadow["pairs"] == shadow["paired_labelled"] == 120
     assert shadow["difference"] < 0
     assert shadow["distance"] == pytest.approx(-shadow["difference"])
-    loss = all_of_it["2", "shadow"]["loss"] - all_of_it["1", "champion"]["loss"]
-    assert all_of_it["2", "shadow"]["loss_difference"] == pytest.approx(loss)
+    loss = since(0, "2", "shadow")["loss"] - since(0, "1", "champion")["loss"]
+    assert since(0, "2", "shadow")["loss_difference"] == pytest.approx(loss)
 
 
 def test_losses_are_kept_by_day(world, spec) -> None:
@@ -121,3 +128,17 @@ def test_losses_are_kept_by_day(world, spec) -> None:
     days = list(monitor.state.figures.losses["1", "champion"])
     assert {day: rows for day, rows, _, _ in days} == dict((rows["event"] // DAY * DAY).value_counts().iter_rows())
     assert sum(total for _, _, total, _ in days) == pytest.approx(loss.sum(), rel=1e-6)
+
+
+def test_a_model_that_errs_more_than_it_did_is_found_by_its_losses_alone(world, spec) -> None:
+    monitor = Monitor(spec, world.subject)
+    calm, found = world.rows(28 * 24, 72), []
+    changed = world.rows(31 * 24, 72)
+    changed = changed.with_columns(late=pl.Series(world.score(changed) < 0.5))  # whatever it says, it is wrong
+    for step in world.steps(pl.concat([calm, changed]), hours=6, delay=9):
+        found += monitor.fold(step)
+    [loss] = [finding for finding in found if finding.kind == "loss"]
+    begins = int(changed["event"][0]) // HOUR * HOUR
+    assert abs(loss.onset - begins) <= 12 * HOUR
+    assert loss.shift > 0.1
+    assert "temp" not in {finding.what for finding in found}
