@@ -37,6 +37,18 @@ _SMALLEST_VARIANCE = 0.01  # of a component, where independent numbers have 1 ea
 _GRID = 2.0**12
 
 
+def season_slots(season: Season, time: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the season slots (n,) of moments in ms since 1970 (UTC).
+
+    Hour of the day, and 24 more on a weekend; or hour of the week from Monday; or 0.
+    """
+    hours = time // 3_600_000
+    weekday = (hours // 24 + 3) % 7  # 1970 began on a Thursday
+    if season == "hour_of_day":
+        return hours % 24 + 24 * (weekday >= 5)
+    return hours % 24 + 24 * weekday if season == "hour_of_week" else np.zeros_like(hours)
+
+
 class Edges(NamedTuple):
     """Bins of w real quantities: value x is in bin FIRST + number of `inner` edges that are <= x."""
 
@@ -148,15 +160,8 @@ class Binning:
         return {"binary": 2, "multiclass": self.classes, "regression": self.width}[self.task]
 
     def slots(self, time: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return the season slots (n,) of moments in ms since 1970 (UTC).
-
-        Hour of the day, and 24 more on a weekend; or hour of the week from Monday; or 0.
-        """
-        hours = time // 3_600_000
-        weekday = (hours // 24 + 3) % 7  # 1970 began on a Thursday
-        if self.season == "hour_of_day":
-            return hours % 24 + 24 * (weekday >= 5)
-        return hours % 24 + 24 * weekday if self.season == "hour_of_week" else np.zeros_like(hours)
+        """Return the season slots (n,) of moments in ms since 1970 (UTC)."""
+        return season_slots(self.season, time)
 
     def count(self, features: Features, scores: Scores) -> Counts:
         """Return the counts (W, bins + 2) of n rows."""

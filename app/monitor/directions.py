@@ -80,7 +80,7 @@ class Directions:
                 place.append(b)
                 scores.append(phi)
         phi, of = np.stack(scores), np.array(thing)
-        season, error = _season(phi, smooth[:, of])
+        season, error = shrunken(np.einsum("sdb,db->sd", smooth[:, of], phi), smooth[:, of].sum(axis=2))
         return Directions(binning, of, tuple(name), np.array(place), phi, season, error, total[of].sum(axis=1))
 
     def __len__(self) -> int:
@@ -168,14 +168,12 @@ def _polynomials(share: Floats) -> list[Floats]:
     return found
 
 
-def _season(phi: Floats, counts: Floats) -> tuple[Floats, Floats]:
-    """Return mean scores (S, D) and their standard errors, by scores (D, B) and counts (S, D, B).
+def shrunken(sums: Floats, rows: Floats) -> tuple[Floats, Floats]:
+    """Return means (S, D) by season slot and their standard errors, by sums (S, D) over `rows` (S, D) rows' scores.
 
     A slot's mean is drawn towards the overall mean, 0, by what its few rows leave open: with `between` the variance
     of the true means and 1 within a slot, the posterior of a normal prior (empirical Bayes).
     """
-    rows = counts.sum(axis=2)
-    sums = np.einsum("sdb,db->sd", counts, phi)
     used = np.maximum(rows, 1e-9)
     spread = (np.square(sums) / used).sum(axis=0) - (np.count_nonzero(rows, axis=0) - 1)
     all_rows = np.maximum(rows.sum(axis=0), 1e-9)

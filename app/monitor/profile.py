@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from app.data.features import FeaturePlan
 from app.data.loss import row_loss
-from app.monitor.binning import OUTSIDE, SLOTS, Basis, Binning, Counts, Edges, Season
+from app.monitor.binning import OUTSIDE, SLOTS, Basis, Binning, Counts, Edges
 from app.monitor.directions import Directions, Integers
 from app.monitor.wobble import Hours, Losses, Wobble
 from app.spec import Drift
@@ -30,7 +30,6 @@ _SAMPLE = 200_000  # rows that components and their bins are fitted to
 _DAYS = 120  # newest, that hours' and days' wobble is learned from
 _HOUR = 3_600_000
 _HOURS_AT_ONCE = 48
-_DAYS_WITH_SEASON: dict[Season, int] = {"none": 1, "hour_of_day": 2, "hour_of_week": 7}
 _QUANTILES = np.linspace(0, 1, 257)
 
 
@@ -70,11 +69,8 @@ class Reference:
         wobble = _wobble(Directions.of(binning, counts, unseen), train, validation, scores)
         known = ~np.isnan(validation.target)
         row_losses = row_loss(binning.task, scores[known], validation.target[known])
-        losses = Losses.of(
-            row_losses,
-            validation.time[known] if len(validation.time) else validation.time,
-            float(wobble.memory.mean()),
-        )
+        time = validation.time[known] if len(validation.time) else validation.time
+        losses = Losses.of(row_losses, time, binning.season, float(wobble.memory.mean()))
         return Reference(
             binning, counts, labels, unseen, _as_in_file(wobble), losses._replace(wobble=_as_in_file(losses.wobble))
         )
@@ -141,12 +137,12 @@ class Reference:
             return Wobble(*(arrays[f"{name}.{part}"].astype(np.float64) for part in Wobble._fields))
 
         mean, sd, largest = arrays["losses"].tolist()
-        losses = Losses(mean, sd, largest, wobble("losses.wobble"))
+        losses = Losses(mean, sd, largest, binning.season, arrays["losses.season"], wobble("losses.wobble"))
         return Reference(binning, arrays["counts"], arrays["labels"], arrays["unseen"], wobble("wobble"), losses)
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         arrays: dict[str, npt.NDArray[Any]] = {"counts": self.counts, "labels": self.labels, "unseen": self.unseen}
-        arrays["losses"] = np.array(self.losses[:3])
+        arrays |= {"losses": np.array(self.losses[:3]), "losses.season": self.losses.season}
         for name, wobble in (("wobble", self.wobble), ("losses.wobble", self.losses.wobble)):
             arrays |= {f"{name}.{key}": array.astype(np.float32) for key, array in wobble._asdict().items()}
         for name in ("number", "basis", "component", "score", "label"):
@@ -211,10 +207,13 @@ def _wobble(directions: Directions, train: "Examples", validation: "Examples", s
     def count_scores(rows: Integers, groups: Integers, number: int) -> Counts:
         return np.pad(binning.count_scores(scores[rows], groups, number), ((0, 0), (first, 0), (0, 0)))
 
-    seasons = _DAYS_WITH_SEASON[binning.season]
-    features = Wobble.of(Hours.merged(of_features(train), of_features(validation)), seasons, directions.day_off)
+    features = Wobble.of(
+        Hours.merged(of_features(train), of_features(validation)), binning.season, directions.day_off
+    )
     memory = np.full(len(directions), features.memory[directions.thing < first].mean())
-    of_scores = Wobble.of(_hours(directions, validation.time, count_scores), seasons, directions.day_off, memory)
+    of_scores = Wobble.of(
+        _hours(directions, validation.time, count_scores), binning.season, directions.day_off, memory
+    )
     return features.extended(of_scores, directions.thing >= first)
 
 

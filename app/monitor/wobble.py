@@ -13,11 +13,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from app.monitor.directions import Floats, Integers
+from app.monitor.binning import SLOTS, Season, season_slots
+from app.monitor.directions import Floats, Integers, shrunken
 
 DAY, _HOUR = 86_400_000, 3_600_000
 _BLOCK = DAY // 4
 
+_SEASONS: dict[Season, int] = {"none": 1, "hour_of_day": 2, "hour_of_week": 7}  # kinds of days
 _FEWEST_DAYS = 3  # to learn from; with fewer there are the defaults
 _DEFAULT = 0.05  # standard deviation of a day and of an hour
 _DEFAULT_MEMORY = 0.5
@@ -58,16 +60,15 @@ class Wobble(NamedTuple):
         return Wobble(sd, sd, np.full_like(rows, _DEFAULT_MEMORY), error, np.zeros_like(rows))
 
     @staticmethod
-    def of(hours: Hours, seasons: int, day_off: tuple[Floats, Floats], memory: Floats | None = None) -> "Wobble":
+    def of(hours: Hours, season: Season, day_off: tuple[Floats, Floats], memory: Floats | None = None) -> "Wobble":
         """Learn from hours.
 
-        `seasons` kinds of days have a season of their own (weekday and weekend: 2). A day may be as odd as the oddest
-        of these hours, or as a holiday that they lack: off by `day_off`, as a day and by the hour (D,). `memory` (D,) is learned, if not given.
+        The season was fitted to them. A day may be as odd as the oddest of these hours, or as a holiday that they lack: off by `day_off`, as a day and by the hour (D,). `memory` (D,) is learned, if not given.
         """
         total = np.full(hours.sums.shape[1], hours.rows.sum())
         day_sums, day_rows, day = _blocks(hours, DAY)
         kept = day_rows >= np.median(day_rows) / 4 if len(day) else np.empty(0, bool)
-        number, free = int(kept.sum()), int(kept.sum()) - seasons
+        number, free = int(kept.sum()), int(kept.sum()) - _SEASONS[season]
         if free < _FEWEST_DAYS:
             return Wobble.unknown(total)
         mean = day_sums[kept] / day_rows[kept, None]
@@ -104,24 +105,33 @@ class Losses(NamedTuple):
     mean: float
     sd: float  # of a row
     largest: float
+    kind: Season
+    season: Floats  # (S,) a slot's mean less the mean, in units of `sd`
     wobble: Wobble  # (1,) of an hour's mean loss, in units of `sd`
 
+    def expected(self, start: int) -> float:
+        """Return the expected mean loss of the hour that starts at `start`, ms since 1970 UTC."""
+        return self.mean + self.sd * float(self.season[season_slots(self.kind, np.array([start]))[0]])
+
     @staticmethod
-    def of(losses: Floats, time: Integers, memory: float) -> "Losses":
+    def of(losses: Floats, time: Integers, kind: Season, memory: float) -> "Losses":
         """Learn from losses (n,) at moments (n,), ms since 1970 UTC; (0,) where there is no time.
 
         `memory` is the features', which have more days to tell it from.
         """
-        if not len(losses):
-            return Losses(0.0, 0.0, 0.0, Wobble.unknown(np.zeros(1)))
-        mean, sd = float(losses.mean()), float(losses.std())
-        moments = mean, sd, float(losses.max())
+        mean, sd, largest = (float(f(losses)) if len(losses) else 0.0 for f in (np.mean, np.std, np.max))
         if not len(time) or not sd:
-            return Losses(*moments, Wobble.unknown(np.array([float(len(losses))])))
+            unknown = Wobble.unknown(np.array([float(len(losses))]))
+            return Losses(mean, sd, largest, kind, np.zeros(SLOTS[kind]), unknown)
         hour, group, rows = np.unique(time // _HOUR, return_inverse=True, return_counts=True)
         sums = np.bincount(group, (losses - mean) / sd).astype(np.float64)
-        hours = Hours(hour * _HOUR, sums[:, None], rows.astype(np.float64))
-        return Losses(*moments, Wobble.of(hours, 1, (np.zeros(1), np.zeros(1)), np.array([memory])))
+        slot = season_slots(kind, hour * _HOUR)
+        by_slot = (np.bincount(slot, what, SLOTS[kind]).astype(np.float64)[:, None] for what in (sums, rows))
+        season = shrunken(*by_slot)[0][:, 0]
+        hours = Hours(hour * _HOUR, (sums - rows * season[slot])[:, None], rows.astype(np.float64))
+        return Losses(
+            mean, sd, largest, kind, season, Wobble.of(hours, kind, (np.zeros(1), np.zeros(1)), np.array([memory]))
+        )
 
 
 def _blocks(hours: Hours, length: int) -> tuple[Floats, Floats, Integers]:

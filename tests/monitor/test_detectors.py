@@ -238,8 +238,8 @@ def test_a_rise_of_the_loss_is_found_and_a_fall_is_none() -> None:
 
 def test_losses_count_in_any_unit() -> None:
     reference, hours = _now({"mistakes": 0.4}, seed=4)
-    mean, sd, largest, wobble = reference.losses
-    scaled = Loss(type(reference.losses)(64 * mean, 64 * sd, 64 * largest, wobble), 64 * mean, YEAR)
+    mean, sd, largest = reference.losses[:3]
+    scaled = Loss(reference.losses._replace(mean=64 * mean, sd=64 * sd, largest=64 * largest), 64 * mean, YEAR)
     told = Told("loss", reference)
     for hour in hours:
         ours, theirs = told.update(hour), scaled.update(hour.start, 64 * hour.losses)

@@ -220,7 +220,9 @@ def test_the_file_gives_back_the_reference(task, components) -> None:
     np.testing.assert_array_equal(again.unseen, reference.unseen)
     for ours, theirs in zip(again.wobble, reference.wobble, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert again.losses == reference.losses
+    assert again.losses[:4] == reference.losses[:4]
+    np.testing.assert_array_equal(again.losses.season, reference.losses.season)
+    assert again.losses.wobble == reference.losses.wobble
 
 
 def test_a_file_of_another_format_is_refused() -> None:

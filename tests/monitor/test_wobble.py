@@ -20,7 +20,7 @@ def _hours(days: int, day: float, memory: float = 0.0, hour: float = 0.0, rows: 
 
 
 def _of(hours: Hours) -> Wobble:
-    return Wobble.of(hours, 2, (np.zeros(D), np.zeros(D)))
+    return Wobble.of(hours, "hour_of_day", (np.zeros(D), np.zeros(D)))
 
 
 @pytest.mark.parametrize(("day", "memory"), [(0.05, 0.0), (0.1, 0.5), (0.1, 0.8)])
@@ -56,7 +56,7 @@ def test_an_odd_day_counts_and_so_does_a_holiday_that_the_days_lack() -> None:
     hours = _hours(60, 0.01)
     hours.sums[24 * 30 : 24 * 31] += 0.5 * 200
     assert (_of(hours).day >= 0.18).all()
-    off = Wobble.of(_hours(60, 0.01), 2, (np.full(D, 0.5), np.full(D, 0.25)))
+    off = Wobble.of(_hours(60, 0.01), "hour_of_day", (np.full(D, 0.5), np.full(D, 0.25)))
     assert (off.day >= 0.2).all()
     assert (off.hour >= 0.1).all()
 
@@ -71,12 +71,17 @@ def test_parts_of_an_hour_are_one_hour() -> None:
 def test_losses_are_described_with_and_without_time() -> None:
     random = np.random.default_rng(0)
     losses, time = random.exponential(2.0, 20 * 24 * 30), np.repeat(np.arange(20 * 24) * HOUR, 30)
-    found = Losses.of(losses, time, 0.5)
+    found = Losses.of(losses, time, "none", 0.5)
+    nightly = losses * (1 + (time // HOUR % 24 < 6))
+    seasonal = Losses.of(nightly, time, "hour_of_day", 0.5)
+    assert seasonal.expected(3 * HOUR) == pytest.approx(4, rel=0.1)
+    assert seasonal.expected(9 * HOUR) == pytest.approx(2, rel=0.1)
+    assert seasonal.wobble.hour[0] < 0.2
     assert found.mean == pytest.approx(2, rel=0.05)
     assert found.sd == pytest.approx(2, rel=0.05)
     assert found.largest == losses.max()
     assert found.wobble.day[0] < 0.05
-    timeless = Losses.of(losses, time[:0], 0.5)
+    timeless = Losses.of(losses, time[:0], "none", 0.5)
     assert timeless[:3] == found[:3]
     assert timeless.wobble.days[0] == 0
-    assert Losses.of(losses[:0], time[:0], 0.5).mean == 0
+    assert Losses.of(losses[:0], time[:0], "none", 0.5).mean == 0

@@ -35,7 +35,7 @@ class Loss:
 
     def __init__(self, losses: Losses, expected: float, false_alarm: dt.timedelta) -> None:
         """`losses` are the reference's; `expected` is the mean row loss on rows the model did not learn from."""
-        self._expected = max(expected, _SMALLEST)
+        self._losses, self._expected = losses, max(expected, _SMALLEST)
         self._sd, self._largest = max(losses.sd, _SMALLEST), max(losses.largest, self._expected + losses.sd)
         wobble = losses.wobble
         away = 4 * np.sqrt(np.square(wobble.day) + np.square(wobble.hour)) + 3 * wobble.error
@@ -44,7 +44,10 @@ class Loss:
         self._log_m = np.full(len(_BETS), -np.inf)
         self._gain = np.zeros(len(_BETS))  # of the best game so far: what has been won since `_onset`
         self._onset = np.zeros(len(_BETS), np.int64)
-        self._sum, self._rows = np.zeros(len(_BETS)), np.zeros(len(_BETS))  # of losses, since `_onset`
+        self._sum, self._rows = (
+            np.zeros(len(_BETS)),
+            np.zeros(len(_BETS)),
+        )  # of losses over the expected, since `_onset`
         self._hour = np.square(wobble.hour)
         self._level = Level(wobble, np.array([(self._largest - self._expected) / self._sd]))
         self._episodes = Episodes(len(WAYS), HOUR)
@@ -55,9 +58,10 @@ class Loss:
         Hours come in order; those without labels are left out: there have to be some.
         """
         values = losses.astype(np.float64)
-        bets = self._bet(start, values)
+        usual = max(self._expected + self._losses.expected(start) - self._losses.mean, self._expected / 10)
+        bets = self._bet(start, values, usual)
         cut = np.minimum(values, self._largest).mean()
-        standardised = np.array([(cut - self._expected) / self._sd])
+        standardised = np.array([(cut - usual) / self._sd])
         log_m, shift, onset = self._level.update(start, standardised, np.array([1 / len(values)]), self._hour)
         level = float(log_m[0]), float(shift[0]) * self._sd / self._expected, int(onset[0])
 
@@ -70,17 +74,17 @@ class Loss:
         news = self._episodes.news(crossed, at)
         return Evidence(at, of_log_m, self._threshold, news, of_shift, of_onset)
 
-    def _bet(self, start: int, values: Floats) -> tuple[float, float, int]:
-        """Bet on the rows' losses (n,); return log M, shift and onset."""
-        earned = np.log1p(_BETS[:, None] * (values / (self._expected * (1 + self._margin)) - 1)).sum(axis=1)
+    def _bet(self, start: int, values: Floats, usual: float) -> tuple[float, float, int]:
+        """Bet on the rows' losses (n,), whose season's mean is `usual`; return log M, shift and onset."""
+        earned = np.log1p(_BETS[:, None] * (values / (usual * (1 + self._margin)) - 1)).sum(axis=1)
         fresh = self._gain <= 0
         self._onset = np.where(fresh, start, self._onset)
-        self._sum = np.where(fresh, 0, self._sum) + values.sum()
+        self._sum = np.where(fresh, 0, self._sum) + values.sum() / usual
         self._rows = np.where(fresh, 0, self._rows) + len(values)
         self._gain = np.where(fresh, 0, self._gain) + earned
         self._log_m = np.logaddexp(0, self._log_m) + earned
         best = int(self._log_m.argmax())
-        shift = self._sum[best] / self._rows[best] / self._expected - 1
+        shift = self._sum[best] / self._rows[best] - 1
         return float(np.logaddexp.reduce(self._log_m) - np.log(len(_BETS))), float(shift), int(self._onset[best])
 
     def to_arrays(self) -> Arrays:
