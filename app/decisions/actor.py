@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from app.decisions.alerts import Alerts, webhook_of
 from app.decisions.carried import Carried, fingerprint
@@ -179,8 +179,8 @@ def find(service: str) -> "ActorHandle[Any] | None":
 def _status(actor: "ActorHandle[Any]") -> dict[str, Any]:
     import ray
 
-    [facts] = ray.get([actor.status.remote()], timeout=PATIENCE)
-    return dict(facts)
+    asked: Any = actor.status.remote()  # Ray's references are untyped
+    return cast("dict[str, Any]", ray.get(asked, timeout=PATIENCE))
 
 
 def _name(service: str) -> str:

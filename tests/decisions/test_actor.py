@@ -15,6 +15,7 @@ from app.data.moments import MOMENT
 from app.decisions import actor
 from app.decisions.carried import Carried
 from app.decisions.ledger import Ledger
+from app.decisions.recompute import recompute
 from app.declaration import read
 from app.journal.rows import label_schema, prediction_schema
 from app.journal.writer import SegmentWriter
@@ -77,6 +78,15 @@ class Service:
             self.writer.write("labels", pa.table(labels, label_schema(self.plan.target)))
             self.rows += rows
 
+    def repeat(self) -> None:
+        """Write four hours of predictions again, which is a fault upstream."""
+        self.rows -= 200
+        self.serve(4)
+
+    def differences(self) -> list[str]:
+        rooms = actor.furnish(self.declaration, self.workspace, None)
+        return list(recompute(rooms.spec, rooms.journal.steps(), rooms.monitor(None), rooms.ledger.entries()))
+
     def status(self) -> dict:
         path = Path(self.workspace.uri("rides", "status.json"))
         return json.loads(path.read_text()) if path.exists() else {}
@@ -92,8 +102,10 @@ def test_it_comes_back_after_kill_9_with_the_same_state_and_repeats_no_entry(ser
     service.serve(30)
     actor.start(service.declaration, service.workspace)
     wait_for(service.joined)
+    service.repeat()
+    wait_for(lambda: len(service.entries()) == 2)
     before, first = service.status(), actor.show("rides")
-    assert [entry.kind for entry in service.entries()] == ["deploy"]
+    assert [entry.kind for entry in service.entries()] == ["deploy", "fault"]
 
     os.kill(first["pid"], signal.SIGKILL)
     service.serve(3)
@@ -102,7 +114,8 @@ def test_it_comes_back_after_kill_9_with_the_same_state_and_repeats_no_entry(ser
     assert again["pid"] != first["pid"]
     assert again["error"] is None
     assert service.status()["labels"]["predictions"] == before["labels"]["predictions"] + 150
-    assert [entry.kind for entry in service.entries()] == ["deploy"]
+    assert [entry.kind for entry in service.entries()] == ["deploy", "fault"]
+    assert service.differences() == []
 
 
 def test_starting_it_again_changes_nothing_and_another_declaration_takes_over(service):
