@@ -7,10 +7,10 @@ PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
 .PHONY: run test serve stop bench lint docs clean
 
-run: $(VENV)/.run  ## the flights example, from table to answers over HTTP
-	$(RUN) -m jobs.run $(EXAMPLE)
+run: $(VENV)/.run  ## the flights example, the whole loop: ten months of traffic in minutes
+	$(RUN) -m jobs.run $(EXAMPLE) --arrivals $(dir $(EXAMPLE))data/arrivals.parquet --known known
 
-serve: $(VENV)/.run  ## the same, and the service stays up
+serve: $(VENV)/.run  ## the service alone, which stays up
 	$(RUN) -m jobs.serve $(EXAMPLE)
 
 stop: $(VENV)/.run  ## end what `make serve` started

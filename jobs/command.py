@@ -1,11 +1,15 @@
 """What every job's command line has in common: a declaration, settings over it, a workspace, an exit code."""
 
 import argparse
+import datetime as dt
 import logging
 import sys
 from collections.abc import Callable
 
+from pydantic import TypeAdapter, ValidationError
+
 from app.declaration import Declaration, read
+from app.spec import Duration
 from app.types import UserError
 from app.workspace import Workspace
 
@@ -39,3 +43,11 @@ def main(job: Job, description: str, extend: Callable[[argparse.ArgumentParser],
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def parse_duration(text: str) -> dt.timedelta:
+    """Read an argument such as 6h; argparse tells the mistake."""
+    try:
+        return TypeAdapter(Duration).validate_python(text)
+    except ValidationError:
+        raise argparse.ArgumentTypeError(f"found {text!r}, allowed a duration such as 6h") from None

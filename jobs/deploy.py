@@ -1,4 +1,4 @@
-"""Put a version of the declared model up as a service, or in the place of the one that answers."""
+"""Let a registered version answer: the champion, the one that is named, or the champion before this one."""
 
 import argparse
 
@@ -10,18 +10,27 @@ from jobs.command import main
 
 
 def deploy_version(declaration: Declaration, workspace: Workspace, arguments: argparse.Namespace) -> None:
-    """Deploy the champion, or the version asked for."""
+    """Put the service up, or let another version answer; the drift actor keeps it true from then on.
+
+    A version that is named becomes champion, without a rollout.
+    """
     spec = declaration.spec
-    version = Registry.open(workspace, spec.name).chosen(arguments.version)
+    registry = Registry.open(workspace, spec.name)
+    version = registry.rollback() if arguments.rollback else registry.chosen(arguments.version)
     connect()
+    from app.decisions import actor
     from app.serving.deploy import deploy
 
+    registry.promote(version.number)
     address = deploy(spec, workspace, version.bundle, str(version.number))
-    print(f"{spec.name}/{version.number} answers at {address}/predict; see {address}/docs")
+    actor.start(declaration, workspace)
+    print(f"{spec.name}/{version.number} answers at {address}/predict; see {address}/")
 
 
 def _extend(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--version", type=int, help="version to deploy (default: the champion)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--version", type=int, help="version to deploy (default: the champion)")
+    which.add_argument("--rollback", action="store_true", help="go back to the champion before this one")
 
 
 if __name__ == "__main__":

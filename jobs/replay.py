@@ -8,20 +8,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from app.declaration import Declaration
 from app.replay import DAY, Client, Replay, read_arrivals
-from app.spec import Duration
 from app.types import UserError
 from app.workspace import Workspace
-from jobs.command import main
+from jobs.command import main, parse_duration
 
 log = logging.getLogger(__name__)
 
 ASK_EVERY = 0.5
 """Seconds between two looks at what the service is doing."""
-BUSY = {"probing", "retraining"}
+BUSY = {"probing", "running"}
 
 
 def replay(declaration: Declaration, _: Workspace, arguments: argparse.Namespace) -> None:
@@ -51,7 +48,7 @@ class Watch:
         self._get = get
         self._asked = 0.0
         self._busy = False
-        self._told = -1
+        self._told = 0
         self._month = ""
 
     def __call__(self, now: int) -> bool:
@@ -65,17 +62,13 @@ class Watch:
         status = self._get("drift")
         self._busy = (status.get("retrain") or {}).get("state") in BUSY
         date = dt.datetime.fromtimestamp(now / 1000, dt.UTC).strftime("%Y-%m-%d")
-        decisions = self._get("decisions?limit=50")["decisions"]
-        for entry in reversed(decisions):
-            if entry["number"] > self._told:
-                self._told = entry["number"]
-                _line(f"{entry['at'][:10]}  {entry['kind']:<14} {entry['reason']}")
+        self._tell(self._get("decisions?limit=200")["decisions"])
         rollout = status.get("rollout")
         words = [
             date,
             str(status.get("model", "")),
             f"{len(status.get('findings', []))} alarms",
-            f"{self._told + 1} entries in the ledger",
+            f"{self._told} entries in the ledger",
             f"rollout of {rollout['challenger']}: {rollout['stage']}" if rollout else "",
             str((status.get("retrain") or {}).get("state") or ""),
         ]
@@ -86,16 +79,19 @@ class Watch:
             self._month = date[:7]
             print(line, flush=True)
 
+    def _tell(self, entries: list[dict[str, Any]]) -> None:
+        """Write a line for every new entry of the ledger, and one for all new alarms together."""
+        new = [entry for entry in reversed(entries) if entry["number"] > self._told]
+        alarms = [entry for entry in new if entry["kind"] == "alarm_noted"]
+        for entry in new:
+            if entry not in alarms[1:]:
+                more = f" (and {len(alarms) - 1} more)" if entry in alarms and len(alarms) > 1 else ""
+                _line(f"{entry['at'][:10]}  {entry['kind']:<14} {entry['reason']}{more}")
+            self._told = entry["number"]
+
 
 def _line(words: str) -> None:
     print(f"\r\x1b[K{words}" if sys.stdout.isatty() else words, flush=True)
-
-
-def _duration(text: str) -> dt.timedelta:
-    try:
-        return TypeAdapter(Duration).validate_python(text)
-    except ValidationError:
-        raise argparse.ArgumentTypeError(f"found {text!r}, allowed a duration such as 6h") from None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--known", help="column of the moments at which the labels were known")
     parser.add_argument(
         "--delay",
-        type=_duration,
+        type=parse_duration,
         default=dt.timedelta(milliseconds=DAY),
         help="or how long after its row a label is known (default: 1d)",
     )

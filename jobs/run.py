@@ -1,147 +1,144 @@
-"""The whole way once: table, training, gate, endpoint, and the test rows asked over HTTP; ends with a report."""
+"""The whole loop: train on history, serve, replay the arrivals, watch, retrain, roll out; ends with a report."""
 
 import argparse
-import http.client
 import json
 import logging
-from dataclasses import asdict
+import time
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
-import pyarrow as pa
 
 from app.cluster import connect
-from app.data.encode import load, read_columns
-from app.data.prepare import Prepared
+from app.data.features import TaskType
 from app.declaration import Declaration
-from app.model.bundle import Bundle, open_bundle
+from app.model.bundle import open_bundle
 from app.model.contents import Evaluation
 from app.pipeline import Stopwatch, TrainedVersion, train_version
+from app.registry import Registry
+from app.replay import Answers, Arrivals, Client, Replay, read_arrivals
 from app.training.metrics import by_month, evaluate
 from app.types import Scores, UserError
 from app.workspace import Workspace, write_bytes
 from jobs.build import build_table
 from jobs.command import main
+from jobs.replay import Watch, add_arguments
 
 log = logging.getLogger(__name__)
 
-ROWS_A_REQUEST = 10_000
-SINGLE_ROWS = 500
+PATIENCE = 60
+"""Seconds the loop may take to read the last of the journal."""
 
 
-def run(declaration: Declaration, workspace: Workspace, _: argparse.Namespace) -> None:
-    """Build the example's table if it has one, train, deploy, ask, report."""
-    watch = Stopwatch()
+def run(declaration: Declaration, workspace: Workspace, arguments: argparse.Namespace) -> None:
+    """Build the example's table if it has one, then close the loop over its arrivals and report."""
+    watch, spec = Stopwatch(), declaration.spec
     with watch("table"):
         build_table(declaration)
+        arrivals = read_arrivals(declaration, arguments.arrivals, arguments.known, arguments.delay)
     with watch("ray"):
         connect()
-    version = train_version(declaration, workspace)
-    log.info("version %d %s", version.number, "passed the gate" if version.verdict.passed else "was refused")
-    for reason in version.verdict.reasons:
+    first = train_version(declaration, workspace)
+    log.info("version %d %s", first.number, "passed the gate" if first.verdict.passed else "was refused")
+    for reason in first.verdict.reasons:
         log.info("  %s", reason)
-    if not version.promoted:
+    if not first.promoted:
         raise UserError("the version is not champion, so there is nothing to serve; see the reasons above")
     with watch("deploy"):
+        from app.decisions import actor
         from app.serving.deploy import deploy
 
-        address = deploy(declaration.spec, version.bundle, str(version.number))
-    log.info("answering at %s", address)
-    bundle = open_bundle(version.bundle)
-    with watch("requests"):
-        client = Client(address)
-        served = ask(client, bundle, version.prepared)
-    report = _report(version, bundle, served, client, version.seconds | watch.seconds)
-    path = workspace.uri(declaration.spec.name, "report.json")
+        address = deploy(declaration.spec, workspace, first.bundle, str(first.number))
+        actor.start(declaration, workspace)
+    log.info("answering at %s; %s rows arrive from now on", address, f"{arrivals.table.num_rows:,}")
+    client = Client(address)
+    replay = Replay(client, arrivals)
+    with watch("replay"):
+        replay.run(arguments.pace, Watch(Client(address).get))
+    with watch("settle"):
+        status = _settle(client, replay.labels_sent)
+    actor.stop(spec.name)
+    with watch("report"):
+        report = _report(declaration, workspace, first, replay, status)
+    report["seconds"] = first.seconds | watch.seconds
+    path = workspace.uri(spec.name, "report.json")
     write_bytes(path, json.dumps(report, indent=2).encode())
     _tell(report)
     print(f"report: {path}")
 
 
-class Client:
-    """One HTTP connection to the endpoint that counts what it sends and what fails."""
-
-    def __init__(self, address: str) -> None:
-        parts = urlsplit(address)
-        self._path = f"{parts.path}/predict"
-        self._connection = http.client.HTTPConnection(parts.netloc, timeout=60)
-        self.sent = self.failed = self.rows = 0
-
-    def predict(self, body: bytes, content_type: str) -> bytes:
-        """Send one request and return the answer's body; b"" where the answer is no 200, which is counted."""
-        self._connection.request("POST", self._path, body, {"content-type": content_type})
-        answer = self._connection.getresponse()
-        content = answer.read()
-        self.sent += 1
-        if answer.status != 200:
-            self.failed += 1
-            log.warning("%d %s", answer.status, content[:500].decode(errors="replace"))
-            return b""
-        return content
-
-
-def ask(client: Client, bundle: Bundle, prepared: Prepared) -> Scores:
-    """Ask for every test row as Arrow, and for some again as JSON, one by one; return the served scores (n,)."""
-    table = read_columns(prepared, "test", bundle.plan.names)
-    served = []
-    for batch in table.combine_chunks().to_batches(max_chunksize=ROWS_A_REQUEST):
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, batch.schema) as writer:
-            writer.write_batch(batch)
-        answer = client.predict(sink.getvalue().to_pybytes(), "application/vnd.apache.arrow.stream")
-        served.append(pa.ipc.open_stream(answer).read_all()["score"].to_numpy())
-        client.rows += batch.num_rows
-    scores: Scores = np.concatenate(served)
-    chosen = np.linspace(0, table.num_rows - 1, SINGLE_ROWS).astype(np.int64)
-    for row, expected in zip(table.take(chosen).to_pylist(), scores[chosen], strict=True):
-        answer = client.predict(json.dumps({"rows": [row]}).encode(), "application/json")
-        score = json.loads(answer)["predictions"][0]["score"]
-        if abs(score - expected) > 1e-6:
-            raise RuntimeError(f"JSON and Arrow disagree on the same row: {score} and {expected}")
-        client.rows += 1
-    return scores
+def _settle(client: Client, labels: int) -> dict[str, Any]:
+    """Wait until every label is joined; return the last status."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        status: dict[str, Any] = client.get("drift")
+        if status["labels"]["joined"] >= labels or time.monotonic() > end:
+            return status
+        time.sleep(0.5)
 
 
 def _report(
-    version: TrainedVersion, bundle: Bundle, served: Scores, client: Client, seconds: dict[str, float]
+    declaration: Declaration, workspace: Workspace, first: TrainedVersion, replay: Replay, status: dict[str, Any]
 ) -> dict[str, Any]:
-    test = load(version.prepared, bundle.plan, "test")
+    name, arrivals = declaration.spec.name, replay.arrivals
+    from app.decisions.ledger import Ledger
+
+    entries = [vars(entry) for entry in Ledger.open(workspace, name).entries()]
+    bundle = open_bundle(first.bundle)
     task = bundle.plan.target.task
-    months = by_month(task, served, test.target, test.time) if len(test.time) else {}
-    answered = Evaluation(evaluate(task, served, test.target), months)
-    verdict = version.verdict
-    return {
-        "data": {"rows": version.prepared.rows, "quarantined": sum(version.prepared.quarantined.values())},
-        "versions": [
+    target = bundle.plan.target.encode(arrivals.table[arrivals.target])
+    never = bundle.runtime(threads=2).score(bundle.plan.encode(arrivals.table))
+    answers = replay.answers()
+    versions = []
+    for version in Registry.open(workspace, name).versions():
+        metrics = open_bundle(version.bundle).metrics
+        served = int((answers.version == version.number).sum())
+        versions.append(
             {
                 "version": version.number,
-                "reason": "first training",
-                "metrics": asdict(version.network),
-                "baseline": asdict(version.baseline) if version.baseline else None,
-                "gate": asdict(verdict),
+                "reason": version.reason,
+                "gate": version.gate,
+                "metrics": metrics,
+                "rows_served": served,
             }
-        ],
-        "requests": {"sent": client.sent, "failed": client.failed, "rows": client.rows},
-        "decisions": [{"decision": "promote", "version": version.number, "evidence": verdict.reasons}],
-        "served": {
-            "overall": answered.overall,
-            "mean_of_months": answered.mean_of_months(),
-            "months": months,
+        )
+    return {
+        "data": {"rows": first.prepared.rows, "quarantined": sum(first.prepared.quarantined.values())},
+        "arrivals": {"rows": arrivals.table.num_rows, "rejected": arrivals.rejected},
+        "versions": versions,
+        "requests": {"sent": replay.client.sent, "failed": replay.client.failed, "rows": replay.client.rows},
+        "labels": {"sent": replay.labels_sent, **status["labels"]},
+        "decisions": entries,
+        "policy": {
+            "never": _evaluation(task, never, target, arrivals),
+            "ours": _evaluation(task, answers.scores, target[answers.row], arrivals, answers),
         },
-        "baseline": {"mean_of_months": version.baseline.mean_of_months() if version.baseline else {}},
-        "seconds": seconds,
     }
 
 
+def _evaluation(
+    task: TaskType, scores: Scores, target: np.ndarray, arrivals: Arrivals, answers: Answers | None = None
+) -> dict[str, Any]:
+    """Return the figures overall, by month, and as the mean of the months."""
+    moments = arrivals.time if answers is None else arrivals.time[answers.row]
+    months = by_month(task, scores, target, moments)
+    found = Evaluation(evaluate(task, scores, target), months)
+    return {"overall": found.overall, "mean_of_months": found.mean_of_months(), "months": months}
+
+
 def _tell(report: dict[str, Any]) -> None:
-    served, baseline = report["served"]["mean_of_months"], report["baseline"]["mean_of_months"]
-    print(f"\n{'mean of the test months':<28}{'served':>10}{'LightGBM':>10}")
-    for name, value in served.items():
-        print(f"{name:<28}{value:>10.4f}{baseline.get(name, float('nan')):>10.4f}")
-    requests = report["requests"]
-    print(f"{requests['sent']} requests, {requests['rows']:,} rows, {requests['failed']} failed")
+    policy, requests, labels = report["policy"], report["requests"], report["labels"]
+    print(f"\n{'mean of the months':<28}{'ours':>10}{'never':>10}")
+    for name, value in policy["ours"]["mean_of_months"].items():
+        print(f"{name:<28}{value:>10.4f}{policy['never']['mean_of_months'][name]:>10.4f}")
+    print("rows served by version: " + ", ".join(f"{v['version']}: {v['rows_served']:,}" for v in report["versions"]))
+    print(f"{requests['sent']:,} requests, {requests['rows']:,} rows, {requests['failed']} failed")
+    print(f"{labels['sent']:,} labels sent, {labels['joined']:,} joined")
+
+
+def _extend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--arrivals", required=True, help="table whose rows arrive as traffic")
+    add_arguments(parser)
 
 
 if __name__ == "__main__":
-    main(run, __doc__ or "")
+    main(run, __doc__ or "", _extend)

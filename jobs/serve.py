@@ -1,4 +1,4 @@
-"""Keep a declared service up on this machine: train when there is no champion yet, then answer until stopped."""
+"""Keep a declared service up and true on this machine: train when there is no champion, then answer until stopped."""
 
 import argparse
 import contextlib
@@ -46,9 +46,11 @@ def _be(declaration: Declaration, workspace: Workspace, ready: Path) -> None:
     if registry.champion() is None:
         train_version(declaration, workspace)
     champion = registry.chosen(None)
+    from app.decisions import actor
     from app.serving.deploy import deploy
 
     address = deploy(declaration.spec, workspace, champion.bundle, str(champion.number))
+    actor.start(declaration, workspace)
     ready.write_text(address)
     print(f"{champion.name}/{champion.number} answers at {address}", flush=True)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
