@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from app.decisions.alerts import Alerts, webhook_of
 from app.decisions.carried import Carried, fingerprint
@@ -24,6 +24,7 @@ from app.telemetry import LoopMetrics
 from app.workspace import Workspace
 
 if TYPE_CHECKING:
+    from ray import ObjectRef
     from ray.actor import ActorHandle
 
 NAMESPACE = "evertrue"
@@ -179,8 +180,9 @@ def find(service: str) -> "ActorHandle[Any] | None":
 def _status(actor: "ActorHandle[Any]") -> dict[str, Any]:
     import ray
 
-    asked: Any = actor.status.remote()  # Ray's references are untyped
-    return cast("dict[str, Any]", ray.get(asked, timeout=PATIENCE))
+    asked: ObjectRef[dict[str, Any]] = actor.status.remote()
+    # Ray leaves ObjectRef untyped, so that mypy takes the overload for sequences.
+    return ray.get(asked, timeout=PATIENCE)  # type: ignore[unreachable]
 
 
 def _name(service: str) -> str:
