@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from app import registry
 from app.data.encode import load
@@ -19,7 +20,7 @@ from app.data.features import FeaturePlan
 from app.data.fit import fit
 from app.data.prepare import Prepared, prepare
 from app.declaration import Declaration
-from app.model.bundle import open_bundle, write
+from app.model.bundle import Bundle, open_bundle, write
 from app.model.contents import Contents, Evaluation, Origin
 from app.model.export import to_onnx
 from app.model.runtime import Runtime
@@ -33,6 +34,7 @@ from app.training.latency import measure_latency
 from app.training.loader import Parts
 from app.training.progress import show_epochs
 from app.training.trainer import Trained, train
+from app.training.warm_start import warm_start
 from app.workspace import Workspace, join, read_bytes
 
 log = logging.getLogger(__name__)
@@ -43,25 +45,46 @@ ROWS_IN_MEMORY = 5_000_000
 
 @dataclass(frozen=True)
 class TrainedVersion:
-    """A version on its way out of training: registered, judged, and champion if `promoted`."""
+    """A version on its way out of training: registered, judged, and champion if `promoted`.
+
+    `trained_until` is the moment (ms, UTC) of the newest row it learned from, None for a table without times.
+    """
 
     number: int
     bundle: str
     verdict: Verdict
-    promoted: bool
     prepared: Prepared
     network: Evaluation
     baseline: Evaluation | None
+    trained_until: int | None
     seconds: dict[str, float]
+    promoted: bool = False
 
 
 def train_version(
     declaration: Declaration, workspace: Workspace, run: str | None = None, reason: str = "trained by hand"
 ) -> TrainedVersion:
-    """Prepare, fit, train, measure, bundle, register and judge; promote what passes, where `rollout` says so.
+    """Make a version of the declared table; promote it when it passed, where `rollout` says so.
 
-    Ray must be initialised. `run` names the training: the same name again goes on where it was stopped. Raises
-    UserError for whatever the declaration or the data make impossible.
+    Ray must be initialised. Raises UserError as `make_version`.
+    """
+    version = make_version(declaration, workspace, run, reason)
+    versions = registry.Registry.open(workspace, declaration.spec.name)
+    if version.verdict.passed and declaration.spec.rollout.promote == "auto":
+        versions.promote(version.number)
+        return replace(version, promoted=True)
+    versions.challenge(version.number)
+    return version
+
+
+def make_version(
+    declaration: Declaration, workspace: Workspace, run: str | None, reason: str, start: Bundle | None = None
+) -> TrainedVersion:
+    """Prepare, fit, train, measure, bundle, register and judge; what becomes of the version is up to the caller.
+
+    Ray must be initialised. `run` names the training (None: after all that decides its outcome): the same name again
+    goes on where it was stopped. `start` is whose weights it begins with. Raises UserError for whatever the
+    declaration or the data make impossible.
     """
     spec = declaration.spec
     watch, metrics = Stopwatch(), JobMetrics(spec.name)
@@ -85,8 +108,11 @@ def train_version(
                 show(line)
                 tracked.log_epoch(int(line["epoch"]), line)
 
+            weights = None if start is None else warm_start(plan, spec, start)
+            if start is not None and weights is None:
+                log.info("note: %s is of another shape or has other classes; training begins anew", start.uri)
             streams = spec.train.loader == "stream" or sample is not prepared
-            trained = train(prepared if streams else parts, plan, spec, workspace, run, on_epoch)
+            trained = train(prepared if streams else parts, plan, spec, workspace, run, on_epoch, weights)
             metrics.trained(trained.rows_per_second)
         with watch("baseline"):
             baseline = train_baseline(*parts, plan, spec.train.seed) if spec.train.baseline else None
@@ -118,13 +144,15 @@ def train_version(
             )
             metrics.judged(verdict.passed)
             versions.record_verdict(version.number, verdict.passed, verdict.reasons)
-            promoted = verdict.passed and spec.rollout.promote == "auto"
-            if promoted:
-                versions.promote(version.number)
-            else:
-                versions.challenge(version.number)
     return TrainedVersion(
-        version.number, bundle.uri, verdict, promoted, prepared, contents.network, contents.baseline, watch.seconds
+        number=version.number,
+        bundle=bundle.uri,
+        verdict=verdict,
+        prepared=prepared,
+        network=contents.network,
+        baseline=contents.baseline,
+        trained_until=contents.origin.trained_until,
+        seconds=watch.seconds,
     )
 
 
@@ -164,6 +192,7 @@ def _version(
         importance["baseline"] = held_out.importance(baseline.score, plan)
     evaluations = {model: held_out.evaluate(scored) for model, scored in scores.items()}
     rows = {"train": len(parts.train.target), "validation": len(parts.validation.target)}
+    moments = np.concatenate([part.time for part in parts])
     return Contents(
         spec=spec,
         plan=plan,
@@ -174,7 +203,8 @@ def _version(
             prepared.fingerprint,
             rows | {held_out.part: len(held_out.examples.target)},
             prepared.quarantined,
-            _span(parts),
+            _span(moments),
+            int(moments.max()) if len(moments) else None,
             _commit(path),
         ),
         network=evaluations["network"],
@@ -206,12 +236,11 @@ def _sample(prepared: Prepared) -> Prepared:
     return replace(prepared, fragments=prepared.fragments[::every]) if every > 1 else prepared
 
 
-def _span(parts: Parts) -> tuple[str, str] | None:
-    """Return the first and the last moment of the rows that trained and validated."""
-    times = np.concatenate([part.time for part in parts])
-    if not len(times):
+def _span(moments: npt.NDArray[np.int64]) -> tuple[str, str] | None:
+    """Write the first and the last moment."""
+    if not len(moments):
         return None
-    first, last = (str(moment) for moment in np.array([times.min(), times.max()]).astype("datetime64[ms]"))
+    first, last = (str(moment) for moment in np.array([moments.min(), moments.max()]).astype("datetime64[ms]"))
     return f"{first}Z", f"{last}Z"
 
 

@@ -38,6 +38,7 @@ MAY_KNOW = {
         "app.data.features",
         "app.data.moments",
         "app.journal",
+        "app.monitor.binning",
         "app.model.runtime",
         "app.model.bundle",
     ],
@@ -56,7 +57,7 @@ MAY_KNOW = {
         "app.training.baseline",
         "app.training.bootstrap",
         "app.training.evidence",
-        "app.training.metrics",
+        "app.training.resources",
     ],
     "app.replay": ["app.types", "app.spec", "app.data", "app.declaration"],
     "app.batch": ["app.types", "app.spec", "app.workspace", "app.data", "app.model", "app.serving.arrow_codec"],
@@ -71,7 +72,7 @@ MAY_KNOW = {
 ANYWHERE_IN = {
     "mlflow": ["app.registry"],
     "torch": ["app.model.network", "app.model.export", "app.model.card", "app.training"],
-    "lightgbm": ["app.training.baseline"],
+    "lightgbm": ["app.training.baseline", "app.decisions.probe"],
 }
 AT_IMPORT_IN = {
     "mlflow": [],

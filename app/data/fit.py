@@ -1,6 +1,6 @@
 """How a feature plan is learned: one distributed pass over the training rows, merged in the driver."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from app.data.features import CategoryColumn, FeaturePlan, Kind, NumberColumn, TargetColumn, kind_of
 from app.data.rows import fragments_of_task, pieces, tasks, without_fragments
+from app.data.sources import Fragment
 from app.data.statistics import FeatureStatistics, Measured, Pool, Summary
 from app.spec import CategoryFeature, NumberFeature, Spec, Value
 from app.types import UserError
@@ -32,6 +33,12 @@ def fit(prepared: "Prepared", spec: Spec) -> FeaturePlan:
     return plan(measure(prepared), prepared.features, spec)
 
 
+def fit_here(prepared: "Prepared", spec: Spec) -> FeaturePlan:
+    """Learn the same plan in this process alone, as inside of a task that already is one of many."""
+    measured = Measured.of(prepared.features, prepared.target, prepared.task)
+    return plan(_measure(prepared, prepared.fragments, measured), prepared.features, spec)
+
+
 def measure(prepared: "Prepared") -> FeatureStatistics | None:
     """Return the statistics of the labelled training rows, None when there are none."""
     measured = Measured.of(prepared.features, prepared.target, prepared.task)
@@ -46,14 +53,18 @@ def measure(prepared: "Prepared") -> FeatureStatistics | None:
 
 
 def _measure_block(block: pa.Table, prepared: "Prepared", measured: Measured) -> Iterator[pa.Table]:
+    found = _measure(prepared, fragments_of_task(block), measured)
+    if found is not None:
+        yield found.to_row()
+
+
+def _measure(prepared: "Prepared", fragments: Sequence[Fragment], measured: Measured) -> FeatureStatistics | None:
     columns = [*measured.number, *measured.category, measured.target]
     text = [name for name in measured.category if kind_of(name, prepared.schema.field(name).type) == "string"]
     pool = Pool()
-    for positions, table in pieces(prepared, fragments_of_task(block), "train", columns, text):
+    for positions, table in pieces(prepared, fragments, "train", columns, text):
         pool.add(table, measured, positions)
-    found = pool.merged()
-    if found is not None:
-        yield found.to_row()
+    return pool.merged()
 
 
 def plan(

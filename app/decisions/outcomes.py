@@ -1,6 +1,6 @@
 """What became of a probe or a retraining, as an entry of the ledger."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.decisions.ledger import Draft, Entry, Kind, to_iso
 from app.decisions.retrain import Outcome
@@ -71,7 +71,7 @@ def _draft(
     situation: Situation,
     about: Entry,
     words: str,
-    evidence: dict[str, object],
+    evidence: dict[str, Any],
     version: str | None = None,
 ) -> Draft:
     return Draft(kind, "", situation.at, situation.step, words, evidence, about.id, version)

@@ -65,6 +65,6 @@ def _probe(declaration: Declaration, workspace: Workspace, champion: str, until:
     from app.decisions.probe import probe  # brings trees along, which the actor does without
 
     try:
-        return probe(declaration.spec, workspace, champion, until)
+        return probe(declaration, workspace, champion, until)
     except UserError as error:
         return Failed(str(error))

@@ -21,11 +21,15 @@ _KEY = r'"[^"]+"|[^."]+'
 
 @dataclass(frozen=True)
 class Declaration:
-    """A checked declaration: the object, its file (relative sources start at the file's folder), its text."""
+    """A checked declaration: the object, its file (relative sources start at the file's folder), its text.
+
+    `overrides` are the keys that were set over the file, so that another process can read the same declaration.
+    """
 
     spec: Spec
     path: Path
     text: str
+    overrides: tuple[str, ...] = ()
 
 
 class DeclarationError(UserError):
@@ -66,7 +70,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Declaration:
         ]
     if problems:
         raise DeclarationError(problems)
-    return Declaration(spec, path, text)
+    return Declaration(spec, path, text, tuple(overrides))
 
 
 def _override(marked: Marked, override: str) -> None:

@@ -40,13 +40,14 @@ class Origin:
     """Where a version comes from.
 
     `rows` counts by part (train, validation, test), `quarantined` by reason; `time` is the first and the last
-    moment, ISO 8601, of the rows that trained and validated.
+    moment, ISO 8601, of the rows that trained and validated, and `trained_until` the last in ms since 1970.
     """
 
     fingerprint: str
     rows: dict[str, int]
     quarantined: dict[str, int] = field(default_factory=dict)
     time: tuple[str, str] | None = None
+    trained_until: int | None = None
     commit: str | None = None
     libraries: dict[str, str] = field(default_factory=lambda: library_versions())
 

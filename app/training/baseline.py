@@ -48,7 +48,7 @@ class Baseline:
         shape = (len(features.number), self.outputs) if self.task == "multiclass" else (len(features.number),)
         if len(features.number) == 0:
             return np.empty(shape, np.float32)
-        return np.asarray(self._booster.predict(_matrix(features)), np.float32).reshape(shape)
+        return np.asarray(self._booster.predict(matrix(features)), np.float32).reshape(shape)
 
     @cached_property
     def _booster(self) -> lightgbm.Booster:
@@ -73,14 +73,14 @@ def train_baseline(train: Examples, validation: Examples, plan: FeaturePlan, see
     names = list(plan.names)
     features, labels = _labelled(train)
     fitted = lightgbm.Dataset(
-        _matrix(features),
+        matrix(features),
         labels,
         feature_name=[f"f{i}" for i in range(len(names))],  # a user's names may hold what its text form cannot
         categorical_feature=list(range(len(plan.number), len(names))),
         params=settings,
     )
     features, labels = _labelled(validation)
-    held_out = lightgbm.Dataset(_matrix(features), labels, reference=fitted, params=settings)
+    held_out = lightgbm.Dataset(matrix(features), labels, reference=fitted, params=settings)
     booster = lightgbm.train(
         settings,
         fitted,
@@ -98,6 +98,6 @@ def _labelled(examples: Examples) -> tuple[Features, Targets]:
     return examples.features.rows(known), examples.target[known]
 
 
-def _matrix(features: Features) -> npt.NDArray[np.float32]:
+def matrix(features: Features) -> npt.NDArray[np.float32]:
     """Return numbers and ids side by side (n, N + C); ids, at most a million, are exact in float32."""
     return np.concatenate([features.number, features.category.astype(np.float32)], axis=1)

@@ -41,6 +41,17 @@ def workers_use_gpu(settings: Train) -> bool:
     )
 
 
+def free_cpus() -> float:
+    """Return the CPUs that nothing has reserved, with those the cluster may still grow by."""
+    import ray
+    from ray._private.state import state
+
+    free: float = ray.available_resources().get("CPU", 0.0)  # type: ignore[no-untyped-call]
+    limits = state.get_max_resources_from_cluster_config()
+    total: float = ray.cluster_resources().get("CPU", 0.0)  # type: ignore[no-untyped-call]
+    return free + max(0.0, limits.get("CPU", 0.0) - total) if limits else free
+
+
 def object_store_bytes() -> float:
     """Return the smallest object store of a node, which has to hold the rows wherever a worker runs."""
     return min(node.get("object_store_memory", 0.0) for node in _nodes())

@@ -99,7 +99,7 @@ class Level:
         if self._degrees is None:
             # The variance of the wobble is known from as many days, that of the noise exactly (Satterthwaite).
             share = 1 - self._s2 / self._precision
-            days = self._wobble.days / np.maximum(share, 0.1) ** 2
+            days = np.maximum(self._wobble.days, 1.0) / np.maximum(share, 0.1) ** 2
             likelihood = np.log1p(ratio / days) * (days + 1) / 2
         else:
             # Never taken to be smaller than foretold: of rare events, long quiet would make the first one proof.
