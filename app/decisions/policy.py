@@ -7,7 +7,7 @@ the year did; only the wait before a failed retraining is tried again is told by
 """
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from app.decisions.ledger import Draft, Entry, Kind, from_iso, newest, to_iso
@@ -212,10 +212,21 @@ def _open_faults(entries: Sequence[Entry], drafts: Sequence[Draft] = ()) -> dict
 
 
 def _unanswered(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the alarms about the present champion that no probe or retraining came after."""
-    last = newest(entries, "probe", "retrain")
-    begin = last.number if last else 0
+    """Return the alarms about the present champion that nothing came after, or only what the gate refused.
+
+    A retraining so soon after a change that its rows show little of it is refused; the alarm stands.
+    """
+    refused = {entry.about for entry in entries if entry.kind == "refused"}
+    asked = [entry for entry in entries if entry.kind in ("probe", "retrain")]
+    settled = [entry for entry in asked if not (entry.id in refused or _led_to(entry, asked, refused))]
+    begin = settled[-1].number if settled else 0
     return [entry for entry in _since_champion(entries) if entry.kind == "alarm_noted" and entry.number > begin]
+
+
+def _led_to(probe: Entry, asked: Sequence[Entry], refused: Collection[str | None]) -> bool:
+    """Say whether the next thing asked for, after a probe, was a retraining that the gate refused."""
+    follower = next((entry for entry in asked if entry.number > probe.number), None)
+    return probe.kind == "probe" and follower is not None and follower.kind == "retrain" and follower.id in refused
 
 
 def _since_champion(entries: Sequence[Entry]) -> list[Entry]:

@@ -174,11 +174,12 @@ def _within(hours: Hours, fitted: float) -> Floats:
         place = np.searchsorted(day, block * length // DAY)
         free = max(len(block) - len(day), 1)
         away = sums / rows[:, None] - (day_sums / day_rows[:, None])[place]
-        squares = (rows[:, None] * np.square(away)).sum(axis=0) * fitted
+        squares = (rows[:, None] * np.square(away)).sum(axis=0)
         weight = max((rows * (1 - rows / day_rows[place])).sum(), 1.0)
         # Of blocks, whose variance is then multiplied, only what is beyond chance.
         chance = free + (np.sqrt(2 * free) if length == _BLOCK else 0)
-        found.append(np.maximum(squares - chance, 0) / weight * (length * 24 // DAY))
+        # What the fitted season has taken is given back to the effect alone: chance is not made more by it.
+        found.append(np.maximum(squares - chance, 0) * fitted / weight * (length * 24 // DAY))
     variance: Floats = np.maximum(*found)
     return variance
 

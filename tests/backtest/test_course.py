@@ -27,7 +27,7 @@ from app.types import UserError
 from app.workspace import Workspace
 
 START = 1_704_067_200_000  # 2024-01-01
-DAYS, PER_DAY = 150, 40
+DAYS, PER_DAY = 150, 160
 TURNS = 75
 """From this day on, what made a ride late makes it early."""
 
@@ -47,7 +47,7 @@ def declaration(tmp_path_factory: pytest.TempPathFactory) -> Declaration:
     pq.write_table(rides, folder / "rides.parquet")
     path = folder / "rides.yaml"
     path.write_text(
-        "name: rides\ntask: {target: late}\ndata: {source: rides.parquet, time: at}\n"
+        "name: rides\ntask: {target: late}\ndata: {source: rides.parquet, time: at, split: {validation: 0.5}}\n"
         "gate: {min_rows: 50, window: 14d}\nretrain: {min_labels: 100, every: 28d}\n"
     )
     return read(path)
