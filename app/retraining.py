@@ -114,11 +114,12 @@ def extend(spec: Spec, rows: str, newest: int, champion: Bundle) -> Spec:
         **{column.name: CategoryFeature(type="category") for column in plan.category},
     }
     train_until = judged_from(spec, newest, champion.data["trained_until"])
+    parts = {"train_until": train_until, "validation": spec.retrain.validation}
     return spec.model_copy(
         update={
             "task": spec.task.model_copy(update={"type": plan.target.task}),
             "data": spec.data.model_copy(
-                update={"source": [*declared, rows], "split": split.model_copy(update={"train_until": train_until})}
+                update={"source": [*declared, rows], "split": split.model_copy(update=parts)}
             ),
             "features": features,
             # the champion is the opponent: trees would cost more than the network, and decide nothing

@@ -1,11 +1,11 @@
-"""Run the comparisons in turn, by default all: `python -m benchmarks [serve] [data] [train] [gate] [drift] ... [--quick]`."""
+"""Run the comparisons in turn, by default all: `python -m benchmarks [serve] [data] [train] [gate] [drift] [policy] ... [--quick]`."""
 
 import argparse
 import subprocess
 import sys
 from pathlib import Path
 
-PARTS = ("serve", "serve.batching", "data", "train", "gate", "drift")
+PARTS = ("serve", "serve.batching", "serve.journal", "serve.swap", "data", "train", "gate", "drift", "policy")
 RESULTS = Path(__file__).parent / "results"
 
 

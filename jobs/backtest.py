@@ -3,52 +3,27 @@
 import argparse
 import datetime as dt
 import json
-import logging
 
 from pydantic import TypeAdapter, ValidationError
 
-from app.backtest.compare import contrast, follow, plot, policies, snippet, table, to_json
-from app.backtest.course import Course, Simulation
-from app.backtest.history import History
-from app.backtest.models import Models
-from app.backtest.probing import Probes
+from app.backtest.compare import plot, snippet, table, to_json
+from app.backtest.run import backtest
 from app.cluster import connect
-from app.data.prepare import prepare
 from app.declaration import Declaration
-from app.spec import Moment, Retrain
-from app.types import UserError
+from app.spec import Moment
 from app.workspace import Workspace, join, write_bytes
 from jobs.build import build_table
 from jobs.command import main, parse_duration
 
-log = logging.getLogger(__name__)
 
-
-def backtest(declaration: Declaration, workspace: Workspace, arguments: argparse.Namespace) -> None:
+def compare(declaration: Declaration, workspace: Workspace, arguments: argparse.Namespace) -> None:
     """Compare the policies; a second run finds the trainings of the first."""
     build_table(declaration)
     connect()
-    spec = declaration.spec
-    prepared = prepare(declaration, workspace)
     start = None if arguments.start is None else round(arguments.start.timestamp() * 1000)
-    history = History.of(prepared, spec, start, round(arguments.delay.total_seconds() * 1000))
-    models, probes = Models(spec, history, workspace), Probes(spec, history)
-    chosen = policies(spec)
-    if arguments.policies is not None:
-        if unknown := [name for name in arguments.policies if name not in chosen]:
-            raise UserError(f"--policies: found {', '.join(unknown)}; allowed are {', '.join(chosen)}")
-        chosen = {name: chosen[name] for name in arguments.policies}
-
-    def simulate(name: str, retrain: Retrain) -> Course:
-        course = Simulation(name, spec.model_copy(update={"retrain": retrain}), history, models.get, probes).run()
-        log.info(
-            "%-20s loss %.4f, %d retrainings, %.0f CPU s", name, course.mean, len(course.retrains), course.cpu_seconds
-        )
-        return course
-
-    courses = follow(chosen, simulate)
-    found = contrast(spec, history, courses)
-    folder = workspace.uri(spec.name, "backtest")
+    delay = round(arguments.delay.total_seconds() * 1000)
+    found, courses = backtest(declaration, workspace, start, delay, arguments.policies)
+    folder = workspace.uri(declaration.spec.name, "backtest")
     text = f"{table(found)}\n\n{found.rows:,} labelled rows of {found.days} days. Recommended: {found.recommended}.\n"
     write_bytes(join(folder, "backtest.md"), text.encode())
     write_bytes(join(folder, "backtest.png"), plot(found))
@@ -77,4 +52,4 @@ def _extend(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    main(backtest, __doc__ or "", _extend)
+    main(compare, __doc__ or "", _extend)

@@ -73,8 +73,8 @@ class History:
         found: npt.NDArray[np.int64] = np.flatnonzero(self.labelled[rows]) + rows.start
         return found
 
-    def cut(self, spec: Spec, trained_until: int) -> Cut:
-        """Return the cut of a training on the labelled rows before a moment, whose newest fraction validates.
+    def cut(self, spec: Spec, trained_until: int, validation: float) -> Cut:
+        """Return the cut of a training on the labelled rows before a moment, of which the newest fraction validates.
 
         Raises UserError when there are too few.
         """
@@ -83,7 +83,7 @@ class History:
         moments = self.time[rows][self.labelled[rows]]
         if len(moments) < 2:
             raise UserError(f"only {len(moments)} labelled rows lie before {np.datetime64(trained_until, 'ms')}")
-        validation_from = int(moments[round((1 - spec.data.split.validation) * (len(moments) - 1))])
+        validation_from = int(moments[round((1 - validation) * (len(moments) - 1))])
         return Cut(
             time=self.prepared.cut.time,
             train_from=opened,

@@ -66,16 +66,18 @@ class Models:
         import ray
 
         warm = before if before is not None and self._spec.retrain.warm_start else None
-        epochs = self._spec.train.epochs if before is None else self._spec.retrain.epochs or self._spec.train.epochs
-        spec = self._spec.model_copy(update={"train": self._spec.train.model_copy(update={"epochs": epochs})})
-        key = _key(spec, trained_until, warm)
+        spec, validation = self._spec, self._spec.data.split.validation
+        if before is not None:
+            epochs, validation = spec.retrain.epochs or spec.train.epochs, spec.retrain.validation
+            spec = spec.model_copy(update={"train": spec.train.model_copy(update={"epochs": epochs})})
+        key = _key(spec, trained_until, validation, warm)
         folder = join(self._folder, key)
         if not exists(join(folder, _FACTS)):
             with self._lock:
                 if key not in self._under_way:
                     work = ray.remote(num_cpus=1)(make)
                     parent = None if warm is None else join(self._folder, warm.key)
-                    prepared = replace(self._history.prepared, cut=self._history.cut(spec, trained_until))
+                    prepared = replace(self._history.prepared, cut=self._history.cut(spec, trained_until, validation))
                     self._under_way[key] = work.remote(spec, prepared, parent, folder, self._workspace)
             ray.get(self._under_way[key])
         return read(folder, self._history, spec)
@@ -146,11 +148,12 @@ class _Learned:
         return _Learned(read_bytes(join(folder, "weights.safetensors")), plan, spec)
 
 
-def _key(spec: Spec, trained_until: int, parent: Model | None) -> str:
+def _key(spec: Spec, trained_until: int, validation: float, parent: Model | None) -> str:
     """Name a training by all that decides its outcome."""
     whole = spec.dump()
     asked = {name: whole[name] for name in ("task", "model", "train", "drift")}
-    content = json.dumps([asked, whole["retrain"]["window"], trained_until, parent.key if parent else None])
+    before = parent.key if parent else None
+    content = json.dumps([asked, whole["retrain"]["window"], trained_until, validation, before])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

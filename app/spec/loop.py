@@ -94,6 +94,13 @@ class Retrain(Section):
         "all",
         description="Rows a training uses: all, or those this close before the end of the training part.",
     )
+    validation: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="Fraction of a retraining's rows, the newest, that validate: fewer than in a first training, because "
+        "there are more rows, and the newest teach most.",
+    )
     warm_start: bool = Field(False, description="Begin with the champion's weights instead of new ones.")
     epochs: int | None = Field(
         None, ge=1, description="Passes over the rows of a retraining; `train.epochs` when left out."

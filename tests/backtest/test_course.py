@@ -71,7 +71,7 @@ class Trainer:
     def __call__(self, until: int, before: Model | None) -> Model:
         self.asked.append(until)
         prepared = self.history.prepared
-        cut = self.history.cut(self.spec, until)
+        cut = self.history.cut(self.spec, until, 0.5)
         plan = fit_here(_with(prepared, cut), self.spec)
         rows = self.history.rows(until - 20 * DAY, until)
         sign = np.sign(np.nanmean((self.target[rows] - 0.5) * self.x[rows]))
