@@ -179,7 +179,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="windows each way (7)")
     parser.add_argument("--bundle", help="a bundle's URI; left out: an untrained network over 27 features")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
+    parser.add_argument("--quick", action="store_true", help="one short window each way: to see that all runs")
     options = parser.parse_args()
+    if options.quick:
+        options.seconds, options.rounds = 1.0, 1
     with tempfile.TemporaryDirectory(prefix="evertrue-bench-") as scratch:
         uri = options.bundle or untrained.write(Path(scratch))
         found = measure(open_bundle(uri), Path(scratch), options.seconds, options.rounds)

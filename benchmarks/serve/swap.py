@@ -145,7 +145,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5.0, help="length of a window (5)")
     parser.add_argument("--rounds", type=int, default=5, help="windows each way (5)")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
+    parser.add_argument("--quick", action="store_true", help="one short window each way: to see that all runs")
     options = parser.parse_args()
+    if options.quick:
+        options.seconds, options.rounds = 1.0, 1
     try:
         with tempfile.TemporaryDirectory(prefix="evertrue-bench-") as scratch:
             found = measure(Path(scratch), options.connections, options.seconds, options.rounds)
