@@ -76,7 +76,10 @@ TRAINING_SPEED = Metric(
     "evertrue_training_rows_per_second", "gauge", "Training rows a second of the last training.", ("model",)
 )
 DECISIONS = Metric(
-    "evertrue_decisions_total", "counter", "Entries of the ledger that this process wrote, by kind.", ("model", "kind")
+    "evertrue_decisions_total",
+    "counter",
+    "Entries of the ledger that this process wrote, by kind.",
+    ("model", "kind"),
 )
 PAGES = Metric(
     "evertrue_pages_total", "counter", "Decisions that a person has to hear of, by kind.", ("model", "kind")
@@ -85,7 +88,10 @@ PAGES_FAILED = Metric(
     "evertrue_pages_failed_total", "counter", "Attempts to post a page to the webhook that failed.", ("model",)
 )
 TURNS = Metric(
-    "evertrue_loop_turns_total", "counter", "Turns of the drift actor, by outcome: ok or failed.", ("model", "outcome")
+    "evertrue_loop_turns_total",
+    "counter",
+    "Turns of the drift actor, by outcome: ok or failed.",
+    ("model", "outcome"),
 )
 VERDICTS = Metric(
     "evertrue_gate_verdicts_total", "counter", "Verdicts of the gate: pass or fail.", ("model", "verdict")

@@ -44,5 +44,8 @@ def test_the_serve_config_names_what_is_there():
     for application in ServeDeploySchema.model_validate(config).applications:
         module, _, name = application.import_path.partition(":")
         builder = getattr(importlib.import_module(module), name)
-        arguments = next(iter(typing.get_type_hints(builder).values()))
-        assert arguments.model_validate(application.args).bundle.startswith("s3://")
+        model = next(iter(typing.get_type_hints(builder).values()))
+        arguments = model.model_validate(application.args)
+        assert set(application.args) <= set(model.model_fields)
+        assert arguments.workspace.startswith("s3://")
+        assert application.route_prefix == f"/{arguments.name}"

@@ -64,7 +64,7 @@ def test_every_metric_has_a_name_a_unit_and_bounded_tags() -> None:
         assert metric.name.endswith("_total") == (metric.kind == "counter")
         assert metric.description.endswith(".")
         assert metric.tags[0] == "model"
-        assert set(metric.tags) <= {"model", "version", "outcome", "reason", "verdict", "le"}
+        assert set(metric.tags) <= {"model", "version", "outcome", "reason", "verdict", "kind", "le"}
 
 
 @given(st.lists(st.tuples(st.sampled_from(["ok", "malformed", "not-ready"]), st.floats(0, 100))), st.integers(1, 5))

@@ -11,7 +11,7 @@ import pytest
 from app.declaration import Declaration
 
 ROOT = Path(__file__).parent.parent.parent
-JOBS = ("prepare", "train", "deploy", "predict", "serve", "run")
+JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if "__main__" in path.read_text())
 
 
 def job(*arguments: str) -> subprocess.CompletedProcess[str]:
