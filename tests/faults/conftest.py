@@ -28,7 +28,7 @@ from app.decisions.recompute import recompute
 from app.decisions.situation import Champion
 from app.declaration import Declaration, read
 from app.journal.steps import Journal
-from app.lineup import Answering, Lineup, read_lineup, write_lineup
+from app.lineup import Answering, read_lineup, write_lineup
 from app.model.bundle import _json, _Manifest, open_bundle
 from app.pipeline import TrainedVersion
 from app.registry import Registry
@@ -61,13 +61,13 @@ class Load:
     `answers` are (id, version) in order, `labelled` the ids of acknowledged labels, `failures` all else.
     """
 
-    def __init__(self, address: str, name: str, rides: pa.Table, tells: bool) -> None:
+    def __init__(self, address: str, numbers: Iterator[int], rides: pa.Table, tells: bool) -> None:
         self.answers: list[tuple[str, str]] = []
         self.labelled: list[str] = []
         self.failures: list[str] = []
         self.requests = 0
-        self._address, self._name, self._rides = address, name, rides
-        self._numbers = itertools.count()
+        self.newest = 0  # row that was answered
+        self._address, self._numbers, self._rides = address, numbers, rides
         self._untold: deque[int] = deque()
         self._end = threading.Event()
         work = [(self._single, 0.01), (self._batch, 0.04), *([(self._tell, 0.02)] if tells else [])]
@@ -78,7 +78,9 @@ class Load:
             thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self._end.set()
         for thread in self._threads:
             thread.join()
@@ -94,7 +96,7 @@ class Load:
 
     def row(self, number: int) -> dict[str, Any]:
         [ride] = self._rides.slice(number % self._rides.num_rows, 1).to_pylist()
-        return ride | {"ride": f"{self._name}{number}", "at": START + number * A_ROW}
+        return ride | {"ride": f"row{number}", "at": START + number * A_ROW}
 
     def _repeat(self, work: Callable[[http.client.HTTPConnection], None], pause: float) -> None:
         connection = http.client.HTTPConnection(self._address, timeout=30)
@@ -118,10 +120,9 @@ class Load:
         return content
 
     def _take(self, numbers: list[int], models: list[str]) -> None:
-        self.answers += [
-            (f"{self._name}{number}", model.rpartition("/")[2])
-            for number, model in zip(numbers, models, strict=True)
-        ]
+        versions = [model.rpartition("/")[2] for model in models]
+        self.answers += zip([f"row{number}" for number in numbers], versions, strict=True)
+        self.newest = max(self.newest, *numbers)
         self._untold.extend(numbers)
 
     def _single(self, connection: http.client.HTTPConnection) -> None:
@@ -161,16 +162,18 @@ class Service:
     declaration: Declaration
     workspace: Workspace
     bundle: str
+    registry: Registry
     rides: pa.Table
     others: set[int]
-    _loads: Iterator[int] = field(default_factory=itertools.count)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.declaration.spec.serve.port}"
 
     def load(self, tells: bool = True) -> Load:
-        return Load(self.address, f"load{next(self._loads)}x", self.rides, tells)
+        """Return a client; event time goes on from one to the next."""
+        return Load(self.address, self._numbers, self.rides, tells)
 
     def post(self, page: str, **body: Any) -> httpx.Response:
         return httpx.post(f"http://{self.address}/faults/{page}", timeout=30, **body)
@@ -192,10 +195,21 @@ class Service:
         """Write down that a retraining gave a version that passed the gate, as the actor does."""
         known = open_bundle(self.bundle).data["trained_until"]
         trial = Champion(version, bundle, known).to_json()
-        step = max((step.number for step in self.journal.steps()), default=0)
-        evidence = {"trial": trial, "rollout": True, "cpu_seconds": 1.0, "decision": "d", "reasons": [], "figures": {}}
+        step = wait_for(lambda: self.get("drift").get("step"))
+        evidence = {
+            "trial": trial,
+            "rollout": True,
+            "cpu_seconds": 1.0,
+            "decision": "d",
+            "reasons": [],
+            "figures": {},
+        }
         draft = Draft("retrained", f"{version}{bundle}", START, step, "it passed", evidence, version, version)
         return Ledger.open(self.workspace, "faults").append(draft, time.time_ns() // 1_000_000)
+
+    def about(self, entry: Entry) -> list[str]:
+        """Return the kinds of the entries about another."""
+        return [one.kind for one in self.entries() if one.about == entry.id]
 
     def said(self, about: Entry, kind: str) -> Entry | None:
         """Return the entry of a kind about another."""
@@ -209,14 +223,12 @@ class Service:
         write_lineup(uri, before.then(before.champion, challenger, share))
         wait_for(lambda: all(self.get("readyz")["generation"] > before.generation for _ in range(12)))
 
-    def start(self, *overrides: str) -> None:
-        given = read(self.declaration.path, [*self.declaration.overrides, *overrides])
-        actor.start(given, self.workspace)
-        self._acting = given
+    def start(self) -> None:
+        actor.start(self.declaration, self.workspace)
 
     def differences(self) -> list[str]:
         """Return what does not come out again when every decision is made again from the journal."""
-        rooms = actor.furnish(self._acting, self.workspace, None)
+        rooms = actor.furnish(self.declaration, self.workspace, None)
         return list(recompute(rooms.spec, rooms.journal.steps(), rooms.monitor(None), rooms.ledger.entries()))
 
 
@@ -242,9 +254,10 @@ def service(
             "serve.max_replicas=2",
             "serve.cpus_per_replica=0.1",
             "journal.flush=200ms",
-            "journal.label_wait=6h",
+            "journal.label_wait=12h",
             "drift.interval=200ms",
             "retrain.policy=never",
+            "rollout.shadow_rows=0",
             "rollout.stages=[0.5,1.0]",
             "rollout.stage_rows=100",
         ],
@@ -257,7 +270,7 @@ def service(
     rides = pq.read_table(declaration.path.parent / "rides.parquet")
     others = replicas()
     deploy(given.spec, workspace, trained.bundle, str(number))
-    yield Service(given, workspace, trained.bundle, rides, others)
+    yield Service(given, workspace, trained.bundle, registry, rides, others)
     actor.stop("faults")
     serve.delete("faults")
 
@@ -298,11 +311,12 @@ def _graph(data: bytes, how: str) -> bytes:
         model.doc_string = "the same scores under another name"
         return bytes(model.SerializeToString())
     for node in graph.node:
-        node.output[:] = ["before" if name == "score" else name for name in node.output]
+        node.output[:] = ["x_before" if name == "score" else name for name in node.output]
     constants = [
-        ("zero", TensorProto.INT64, [1], [0]),
-        ("nil", TensorProto.FLOAT, [1], [0.0]),
-        ("side", TensorProto.INT64, [2], [500, 500]),
+        ("x_zero", TensorProto.INT64, [1], [0]),
+        ("x_one", TensorProto.INT64, [1], [1]),
+        ("x_nil", TensorProto.FLOAT, [1], [0.0]),
+        ("x_side", TensorProto.INT64, [2], [500, 500]),
     ]
     graph.initializer.extend(helper.make_tensor(*one) for one in constants)
     graph.node.extend(_BEHIND[how])
@@ -311,26 +325,26 @@ def _graph(data: bytes, how: str) -> bytes:
 
 _BEHIND = {
     "answers NaN": [
-        helper.make_node("Sub", ["before", "before"], ["nothing"]),
-        helper.make_node("Div", ["nothing", "nothing"], ["score"]),
+        helper.make_node("Sub", ["x_before", "x_before"], ["x_nothing"]),
+        helper.make_node("Div", ["x_nothing", "x_nothing"], ["score"]),
     ],
-    # Takes element 1 of one, where the first number is there: so it can be warmed, and fails when it is asked.
+    # Takes element 1 of one where the second number is there: so it can be warmed, and fails when it is asked.
     "raises": [
-        helper.make_node("Gather", ["number", "zero"], ["first"], axis=1),
-        helper.make_node("IsNaN", ["first"], ["missing"]),
-        helper.make_node("Not", ["missing"], ["there"]),
-        helper.make_node("Cast", ["there"], ["place"], to=TensorProto.INT64),
-        helper.make_node("Gather", ["zero", "place"], ["found"]),
-        helper.make_node("Cast", ["found"], ["added"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMax", ["added"], ["much"], keepdims=0),
-        helper.make_node("Add", ["before", "much"], ["score"]),
+        helper.make_node("Gather", ["number", "x_one"], ["x_second"], axis=1),
+        helper.make_node("IsNaN", ["x_second"], ["x_missing"]),
+        helper.make_node("Not", ["x_missing"], ["x_there"]),
+        helper.make_node("Cast", ["x_there"], ["x_place"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["x_zero", "x_place"], ["x_found"]),
+        helper.make_node("Cast", ["x_found"], ["x_added"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["x_added"], ["x_much"], keepdims=0),
+        helper.make_node("Add", ["x_before", "x_much"], ["score"]),
     ],
     "slow": [
-        helper.make_node("ReduceMax", ["before"], ["much"], keepdims=0),
-        helper.make_node("Expand", ["much", "side"], ["wide0"]),
-        *(helper.make_node("MatMul", [f"wide{i}", f"wide{i}"], [f"wide{i + 1}"]) for i in range(3)),
-        helper.make_node("ReduceMax", ["wide3"], ["wide"], keepdims=0),
-        helper.make_node("Mul", ["wide", "nil"], ["none"]),
-        helper.make_node("Add", ["before", "none"], ["score"]),
+        helper.make_node("ReduceMax", ["x_before"], ["x_much"], keepdims=0),
+        helper.make_node("Expand", ["x_much", "x_side"], ["x_wide0"]),
+        *(helper.make_node("MatMul", [f"x_wide{i}", f"x_wide{i}"], [f"x_wide{i + 1}"]) for i in range(3)),
+        helper.make_node("ReduceMax", ["x_wide3"], ["x_wide"], keepdims=0),
+        helper.make_node("Mul", ["x_wide", "x_nil"], ["x_none"]),
+        helper.make_node("Add", ["x_before", "x_none"], ["score"]),
     ],
 }

@@ -78,7 +78,9 @@ def as_arrow(service, rows) -> dict[str, str]:
     kind = {"content-type": "application/vnd.apache.arrow.stream"}
     answer = service.post("predict", content=sink.getvalue().to_pybytes(), headers=kind)
     found = pa.ipc.open_stream(answer.content).read_all()
-    return dict(zip(found["ride"].to_pylist(), [name.rpartition("/")[2] for name in found["model"].to_pylist()], strict=True))
+    return dict(
+        zip(found["id"].to_pylist(), [name.rpartition("/")[2] for name in found["model"].to_pylist()], strict=True)
+    )
 
 
 @pytest.fixture

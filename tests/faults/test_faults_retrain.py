@@ -1,0 +1,91 @@
+"""A retraining's job is killed half way: the next attempt goes on from its rows, and there is one new version."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from app.data.moments import MOMENT
+from app.decisions.retrain import RetrainJobs, read_outcome
+from app.declaration import Declaration, read
+from app.journal.rows import label_schema, prediction_schema
+from app.journal.writer import SegmentWriter
+from app.model.bundle import open_bundle
+from app.pipeline import TrainedVersion
+from app.registry import Registry
+from app.workspace import Workspace
+
+pytestmark = pytest.mark.ray
+
+START = 1_709_251_200_000  # 2024-03-01, after the last row that trained
+A_ROW = 1_000_000  # ms
+
+
+@pytest.fixture
+def service(trained: TrainedVersion, declaration: Declaration, tmp_path: Path) -> tuple[Declaration, Workspace]:
+    """Return a service with one version and 1,500 labelled rows in its journal."""
+    given = read(
+        declaration.path,
+        [
+            "name=killed",
+            f"data.source={declaration.path.parent / 'rides.parquet'}",
+            "gate.window=5d",
+            "train.epochs=2",
+        ],
+    )
+    workspace = Workspace.open(str(tmp_path))
+    registry = Registry.open(workspace, "killed")
+    with registry.run(given.spec, "test") as run:
+        registry.promote(registry.register(trained.bundle, run.id, "test", "first").number)
+    rides, plan = (
+        pq.read_table(declaration.path.parent / "rides.parquet").slice(0, 1500),
+        open_bundle(trained.bundle).plan,
+    )
+    schema, n = prediction_schema(plan), rides.num_rows
+    ids = [f"new{i}" for i in range(n)]
+    times = pa.array(START + np.arange(n) * A_ROW).cast(MOMENT)
+    features = schema.field("features").type
+    sent = [rides[field.name].combine_chunks().cast(field.type) for field in features]
+    columns = [ids, times, times, ["1"] * n, ["champion"] * n, np.full(n, 0.5, np.float32), [None] * n, [None] * n]
+    predictions = pa.table([*columns, pa.StructArray.from_arrays(sent, fields=list(features))], schema=schema)
+    labels = pa.table([ids, rides["late"], times, times], schema=label_schema(plan.target))
+    writer = SegmentWriter(workspace.uri("killed", "journal"), "replica")
+    writer.write("predictions", predictions)
+    writer.write("labels", labels)
+    return given, workspace
+
+
+def drivers(decision: str) -> Iterator[psutil.Process]:
+    """Yield the processes that retrain for a decision."""
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []
+        if command[1:3] == ["-m", "jobs.retrain"] and decision in command:
+            yield process
+
+
+def test_a_killed_job_is_tried_again_and_gives_one_version(service, wait_for):
+    declaration, workspace = service
+    jobs, decision = RetrainJobs.here(), "killed-retrain-1"
+    rows = Path(workspace.uri("killed", "retrain", decision, "rows.parquet"))
+    assert jobs.submit(declaration, workspace, decision, "why")
+    wait_for(rows.exists)
+    written = rows.stat().st_mtime_ns
+    [driver] = drivers(decision)
+    driver.kill()
+    wait_for(lambda: jobs.state(decision) == "failed")
+    assert read_outcome(workspace, "killed", decision) is None
+
+    for _ in range(2):  # twice is one job
+        assert jobs.submit(declaration, workspace, decision, "why", attempt=2)
+    wait_for(lambda: jobs.state(decision, 2) == "succeeded", 120)
+    assert rows.stat().st_mtime_ns == written
+    outcome = read_outcome(workspace, "killed", decision)
+    assert outcome.error is None
+    versions = Registry.open(workspace, "killed").versions()
+    assert [version.number for version in versions] == [1, 2]
+    assert outcome.version == 2
+    assert open_bundle(outcome.bundle).data["trained_until"] > START
