@@ -78,7 +78,7 @@ def test_an_identical_model_is_never_better_but_holds_against_the_baseline(seed,
     assert verdict.figures["overall"]["low"] == verdict.figures["overall"]["high"] == 0
 
 
-@pytest.mark.parametrize(("days", "dependence"), [(14, 0.3), (28, 0.5), (90, 0.5)])
+@pytest.mark.parametrize(("days", "dependence"), [(14, 0.3), (15, 0.2), (28, 0.5), (90, 0.5)])
 def test_equal_models_pass_no_more_often_than_the_confidence_allows_though_days_resemble_each_other(days, dependence):
     """A/A: the difference of two equally good models drifts from day to day as an AR(1)."""
     runs, confidence = 300, 0.95
@@ -300,9 +300,15 @@ def test_without_a_time_rows_are_drawn_in_blocks_that_depend_on_the_row_alone():
     assert np.bincount(blocks.of_row).min() > 50
 
 
+def test_a_day_more_never_leaves_few_blocks():
+    """A window of 14 days begins and ends within a day, so it touches 15: that must not cost the verdict."""
+    for days in range(5, 120):
+        assert blocks_of_days(np.arange(days, dtype=np.int64) * DAY).number >= min(days, 10)
+
+
 def test_blocks_hold_consecutive_days_and_days_are_utc():
     time = np.array([-1, 0, DAY - 1, DAY, *(np.arange(2, 29) * DAY)])
     blocks = blocks_of_days(time)
-    assert (blocks.days, blocks.number) == (30, 8)
+    assert (blocks.days, blocks.number) == (30, 10)
     assert blocks.of_row[1] == blocks.of_row[2]
     assert (np.diff(blocks.of_row) >= 0).all()
