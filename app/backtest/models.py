@@ -89,7 +89,8 @@ def make(spec: Spec, prepared: Prepared, parent: str | None, folder: str, worksp
     plan = fit_here(prepared, spec)
     parts = Parts(*(load(prepared, plan, part) for part in ("train", "validation")))
     weights = None if parent is None else warm_start(plan, spec, _Learned.read(parent, spec))
-    network = train(parts, plan, spec, workspace, f"backtest-{folder.rpartition('/')[2]}", weights=weights).network
+    run = f"backtest-{folder.rpartition('/')[2]}"
+    network = train(parts, plan, spec, workspace, run, weights=weights, threads=1).network  # the task's one CPU
     onnx = to_onnx(network)
     spent = _cpu_seconds() - before
     runtime = Runtime(onnx, plan)

@@ -48,11 +48,12 @@ def train(
     run_id: str,
     on_epoch: OnEpoch | None = None,
     weights: bytes | None = None,
+    threads: int = 0,
 ) -> Trained:
     """Train the declared network; a run id that was stopped goes on after its newest checkpoint.
 
     `data` is a prepared table, read as `train.loader` says, or rows in memory. `weights` (safetensors of this plan's
-    network) take the place of new ones, such as `app.training.warm_start` makes. With `train.num_workers` Ray must
+    network) take the place of new ones, such as `app.training.warm_start` makes. `threads` are those of this process, all CPUs it may use unless told. With `train.num_workers` Ray must
     be initialised, and `on_epoch` gets the history's new lines in a thread of its own while Ray trains.
 
     Raises UserError when the cluster can never hold the workers, when a GPU is demanded and missing, when the
@@ -64,7 +65,7 @@ def train(
     if spec.train.num_workers == 0:
         network = new_network(plan, spec, weights)
         ranks = Ranks(device=choose_device(spec.train.use_gpu))
-        with _threads(cpu_count()):
+        with _threads(threads or cpu_count()):
             loaders = _local(rows, plan).loaders(spec.train, ranks)
             outcome = train_one(network, *loaders, spec.train, ranks, checkpoints, on_epoch)
     else:
