@@ -53,8 +53,9 @@ def train(
     """Train the declared network; a run id that was stopped goes on after its newest checkpoint.
 
     `data` is a prepared table, read as `train.loader` says, or rows in memory. `weights` (safetensors of this plan's
-    network) take the place of new ones, such as `app.training.warm_start` makes. `threads` are those of this process, all CPUs it may use unless told. With `train.num_workers` Ray must
-    be initialised, and `on_epoch` gets the history's new lines in a thread of its own while Ray trains.
+    network) take the place of new ones, such as `app.training.warm_start` makes. `threads` are those of this process,
+    all CPUs it may use unless told. With `train.num_workers` Ray must be initialised, and `on_epoch` gets the
+    history's new lines in a thread of its own while Ray trains.
 
     Raises UserError when the cluster can never hold the workers, when a GPU is demanded and missing, when the
     run id's checkpoints are of another declaration, when a part has no rows, and when the training diverges.
