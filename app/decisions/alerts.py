@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from app.decisions.ledger import PAGES, Entry
+from app.decisions.ledger import Entry, pages
 from app.spec import Spec
 from app.telemetry import LoopMetrics
 from app.types import UserError
@@ -80,7 +80,7 @@ class Alerts:
 
     def tell(self, entries: Sequence[Entry], now: int) -> None:
         """Hand over the ledger; pages that are new to us are posted. `now` is the clock in ms."""
-        fresh = [entry for entry in entries[self._seen :] if entry.kind in PAGES and now - entry.written_ms < STALE]
+        fresh = [entry for entry in entries[self._seen :] if pages(entry) and now - entry.written_ms < STALE]
         self._seen = len(entries)
         if self._webhook is None or not fresh:
             return

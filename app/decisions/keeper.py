@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from app.decisions.alerts import Alerts
-from app.decisions.ledger import PAGES, Draft, Entry, Ledger, newest
+from app.decisions.ledger import Draft, Entry, Ledger, newest, pages
 from app.decisions.outcomes import probed, retrained
 from app.decisions.policy import decide, note
 from app.decisions.rollout import advance, by_hand, lineup_of
@@ -197,7 +197,7 @@ class Keeper:
             entry = self._rooms.ledger.append(draft, situation.now)
             if entry.number > before:
                 log.info("%s %s: %s", entry.at[:16], entry.kind, entry.reason)
-                self._rooms.metrics.decided(entry.kind, entry.kind in PAGES)
+                self._rooms.metrics.decided(entry.kind, pages(entry))
 
     # ---- what is done ----------------------------------------------------------------------------------------
 

@@ -20,8 +20,8 @@ from app.workspace import Workspace, create_bytes, join, read_bytes
 Kind: TypeAlias = Literal[
     "deploy",  # a version answers since somebody, or the first training, put it up
     "alarm_noted",  # inputs or the loss moved, and what that leads to
-    "fault",  # the data are broken upstream: pages, and blocks retraining
-    "fault_over",  # the fault is gone
+    "fault",  # the data are broken upstream: pages, unless it is about a fault that did, and blocks retraining
+    "fault_over",  # all that the fault broke is whole again
     "probe",  # a cheap model is to tell what a retraining would gain
     "probed",  # what it told
     "retrain",  # a retraining is bought, or tried again
@@ -38,8 +38,7 @@ Kind: TypeAlias = Literal[
 ]
 """What an entry is about."""
 
-PAGES: frozenset[Kind] = frozenset({"fault", "rollback", "page"})
-"""The entries that a person is told of at once."""
+_PAGES: frozenset[Kind] = frozenset({"fault", "rollback", "page"})
 
 
 @dataclass(frozen=True)
@@ -162,6 +161,11 @@ def plain(evidence: dict[str, Any]) -> dict[str, Any]:
 def newest(entries: Sequence[Entry], *kinds: Kind) -> Entry | None:
     """Return the last entry of these kinds."""
     return next((entry for entry in reversed(entries) if entry.kind in kinds), None)
+
+
+def pages(entry: Entry) -> bool:
+    """Say whether a person is told of an entry at once; of what joins a fault that is open, somebody knows."""
+    return entry.kind in _PAGES and not (entry.kind == "fault" and entry.about is not None)
 
 
 def answers(entries: Sequence[Entry], to: Entry, *kinds: Kind) -> list[Entry]:

@@ -11,9 +11,8 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from app.decisions.ledger import Draft, Entry, Kind, from_iso, newest, to_iso
+from app.decisions.noted import Noted, broken, faults, names, new, of_findings, some
 from app.decisions.situation import CHAMPIONS, Situation, busy, champion, link
-from app.monitor.findings import Finding
-from app.monitor.report import words as words_of
 from app.spec import Retrain, Spec
 
 _CAUSES = {"probe": ("drift", "loss"), "drift": ("drift",), "loss": ("loss",), "calendar": (), "never": ()}
@@ -36,8 +35,9 @@ def decide(spec: Spec, situation: Situation, entries: Sequence[Entry]) -> list[D
 
 
 def note(spec: Spec, situation: Situation, entries: Sequence[Entry]) -> list[Draft]:
-    """Return the entries that the step's findings themselves ask for: faults that begin and end, and alarms."""
-    return [*_faults(situation, entries), *_alarms(spec, situation, entries)]
+    """Return the entries that the step's findings themselves ask for: faults that begin and end, and an alarm."""
+    fault = faults(situation, entries)
+    return [*fault, *_alarm(spec, situation, entries, fault)]
 
 
 def obstacle(
@@ -49,10 +49,8 @@ def obstacle(
         return Obstacle("policy", "retrain.policy is never")
     if present is None:
         return Obstacle("champion", "no version answers yet")
-    if broken := _open_faults(entries, drafts):
-        return Obstacle(
-            "fault", f"a fault upstream is open ({', '.join(sorted(broken))}), and faults are not learned"
-        )
+    if away := broken(entries, drafts):
+        return Obstacle("fault", f"a fault upstream is open ({some(away)}), and faults are not learned")
     if (under_way := busy(entries)) is not None:
         return Obstacle("busy", under_way)
     last = newest(entries, "probe", "retrain")
@@ -101,51 +99,36 @@ def _over_budget(retrain: Retrain, situation: Situation, entries: Sequence[Entry
     return None
 
 
-def _faults(situation: Situation, entries: Sequence[Entry]) -> Iterator[Draft]:
-    known = _open_faults(entries)
-    for finding in situation.findings:
-        if finding.kind == "fault" and finding.what not in known:
-            known = {**known, finding.what: ""}
-            words = f"{told(finding)}: this looks like a fault upstream, so nothing is retrained on it"
-            yield _of_finding("fault", finding, situation, words, {"what": finding.what})
-    for what, begun in known.items():
-        if begun and what not in situation.faults:
-            yield Draft(
-                "fault_over",
-                what,
-                situation.at,
-                situation.step,
-                f"{what} looks as it should again",
-                {"what": what},
-                about=begun,
-            )
-
-
-def _alarms(spec: Spec, situation: Situation, entries: Sequence[Entry]) -> Iterator[Draft]:
+def _alarm(spec: Spec, situation: Situation, entries: Sequence[Entry], fault: Sequence[Draft]) -> Iterator[Draft]:
+    """Yield the one alarm for all that moved, unless it was noted not long ago: first the loss, then the most certain."""
     noted = {
-        _subject(entry.evidence["finding"])
+        _subject(finding)
         for entry in _since_champion(entries)
         if entry.kind == "alarm_noted" and situation.at < entry.at_ms + _ms(spec.retrain.cooldown)
+        for finding in entry.evidence["findings"]
     }
-    against = obstacle(spec, situation, entries, list(_faults(situation, entries)))
-    for finding in situation.findings:
-        if finding.kind == "fault" or _subject(finding.to_json()) in noted:
-            continue
-        noted.add(_subject(finding.to_json()))
-        leads, words = None, f"nothing follows now: {against.words}" if against else ""
-        if against is None and finding.kind in _CAUSES[spec.retrain.policy]:
-            leads = "probe" if spec.retrain.policy == "probe" else "retrain"
-            words = "a probe follows" if leads == "probe" else "a retraining follows"
-        elif against is None:
-            words = f"nothing follows: retrain.policy is {spec.retrain.policy}"
-        evidence = {"leads_to": leads, "obstacle": against._asdict() if against else None, "labels": situation.labels}
-        yield _of_finding("alarm_noted", finding, situation, f"{told(finding)}; {words}", evidence)
+    order = sorted(
+        new("alarm_noted", situation, entries),
+        key=lambda finding: (finding.kind != "loss", finding.threshold - finding.evidence),
+    )
+    found = [finding for finding in order if _subject(finding.to_json()) not in noted]
+    if not found:
+        return
+    against = obstacle(spec, situation, entries, fault)
+    leads, words = None, f"nothing follows now: {against.words}" if against else ""
+    if against is None and any(finding.kind in _CAUSES[spec.retrain.policy] for finding in found):
+        leads = "probe" if spec.retrain.policy == "probe" else "retrain"
+        words = "a probe follows" if leads == "probe" else "a retraining follows"
+    elif against is None:
+        words = f"nothing follows: retrain.policy is {spec.retrain.policy}"
+    evidence = {"leads_to": leads, "obstacle": against._asdict() if against else None, "labels": situation.labels}
+    yield of_findings("alarm_noted", situation, found, words, evidence)
 
 
 def _follow_up(spec: Spec, situation: Situation, entries: Sequence[Entry], drafts: Sequence[Draft]) -> Draft | None:
     """Return what the last link of the chain asks for: what a probe bought, another attempt, or a person."""
     last = link(entries)
-    if last is None or _open_faults(entries, drafts):
+    if last is None or broken(entries, drafts):
         return None
     if last.kind == "probed" and last.evidence["buys"]:
         words = f"the probe proved a gain of {last.evidence['relative']:.1%} in loss, so a retraining is bought"
@@ -167,18 +150,17 @@ def _follow_up(spec: Spec, situation: Situation, entries: Sequence[Entry], draft
 def _triggered(spec: Spec, situation: Situation, entries: Sequence[Entry], drafts: Sequence[Draft]) -> Draft | None:
     """Return the probe or the retraining that an alarm or time asks for."""
     causes = _CAUSES[spec.retrain.policy]
-    alarms = [entry for entry in _unanswered(entries) if entry.evidence["finding"]["kind"] in causes]
-    fresh = [d for d in drafts if d.kind == "alarm_noted" and d.evidence["finding"]["kind"] in causes]
-    when = due(spec, entries)
-    if alarms or fresh:
-        found = [one.evidence["finding"] for one in alarms] + [one.evidence["finding"] for one in fresh]
-        what = ", ".join(dict.fromkeys(finding["what"] for finding in found))
-        cause = f"an alarm ({what})"
+    alarms: list[Entry | Draft] = [*_unanswered(entries), *(one for one in drafts if one.kind == "alarm_noted")]
+    found = [(one, finding) for one in alarms for finding in one.evidence["findings"] if finding["kind"] in causes]
+    when, first = due(spec, entries), None
+    if found:
+        cause = f"an alarm ({some(names(finding for _, finding in found))})"
+        alarm = found[0][0]
+        first = alarm.id if isinstance(alarm, Entry) else alarm.id(spec.name)
     elif when is not None and situation.at >= when:
         cause = f"{write_days(spec.retrain.every)} days have passed"
     else:
         return None
-    first = alarms[0].id if alarms else fresh[0].id(spec.name) if fresh else None
     words = f"after {cause} and with {situation.labels:,} new labelled rows"
     if spec.retrain.policy != "probe":
         return _retrain(situation, entries, f"{words}, a retraining is due", first)
@@ -197,18 +179,6 @@ def _evidence(situation: Situation, entries: Sequence[Entry]) -> dict[str, Any]:
     present = champion(entries)
     assert present is not None
     return {"labels": situation.labels, "until": situation.at, "champion": present.to_json()}
-
-
-def _open_faults(entries: Sequence[Entry], drafts: Sequence[Draft] = ()) -> dict[str, str]:
-    """Return, by what is broken, the id of the entry that said so (of a draft: ""), for faults that are not over."""
-    found: dict[str, str] = {}
-    both: list[Entry | Draft] = [*entries, *drafts]
-    for one in both:
-        if one.kind == "fault":
-            found[one.evidence["what"]] = one.id if isinstance(one, Entry) else ""
-        elif one.kind == "fault_over":
-            found.pop(one.evidence["what"], None)
-    return found
 
 
 def _unanswered(entries: Sequence[Entry]) -> list[Entry]:
@@ -234,19 +204,8 @@ def _since_champion(entries: Sequence[Entry]) -> list[Entry]:
     return [entry for entry in entries if changed is None or entry.number > changed.number]
 
 
-def _of_finding(kind: Kind, finding: Finding, situation: Situation, words: str, more: dict[str, Any]) -> Draft:
-    found = finding.to_json()
-    key = "/".join((*_subject(found), finding.detector, str(finding.step)))
-    return Draft(kind, key, situation.at, situation.step, words, {"finding": found} | more, None, finding.version)
-
-
-def _subject(finding: dict[str, Any]) -> tuple[str, str, str, str]:
+def _subject(finding: Noted) -> tuple[str, str, str, str]:
     return finding["kind"], finding["what"], finding["direction"], finding["version"]
-
-
-def told(finding: Finding) -> str:
-    """Say in words what was found."""
-    return words_of(finding).rstrip(".")
 
 
 def write_days(time: dt.timedelta) -> str:
