@@ -49,7 +49,13 @@ def from_journal(workspace: Workspace, spec: Spec) -> Export:
 
 
 def retrain_version(
-    declaration: Declaration, workspace: Workspace, decision: str, reason: str, until: int | None, export: Export
+    declaration: Declaration,
+    workspace: Workspace,
+    decision: str,
+    reason: str,
+    until: int | None,
+    export: Export,
+    attempt: int = 1,
 ) -> Outcome:
     """Make a version of the declared table and the journal's labelled rows; what passes the gate becomes challenger.
 
@@ -65,10 +71,10 @@ def retrain_version(
     try:
         outcome = _retrain(declaration, workspace, decision, reason, until, export)
     except Exception as error:  # whoever waits for the outcome has to hear of it
-        failed = Outcome(decision, spent + _cpu_seconds(), error=f"{type(error).__name__}: {error}")
+        failed = Outcome(decision, spent + _cpu_seconds(), error=f"{type(error).__name__}: {error}", attempt=attempt)
         write_outcome(workspace, name, failed)
         raise
-    outcome = replace(outcome, cpu_seconds=spent + _cpu_seconds())
+    outcome = replace(outcome, cpu_seconds=spent + _cpu_seconds(), attempt=attempt)
     write_outcome(workspace, name, outcome)
     return outcome
 

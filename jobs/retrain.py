@@ -13,7 +13,9 @@ def retrain(declaration: Declaration, workspace: Workspace, arguments: argparse.
     """Make a challenger; the outcome lies beside the rows it rests on."""
     connect()
     export = from_journal(workspace, declaration.spec)
-    outcome = retrain_version(declaration, workspace, arguments.decision, arguments.reason, arguments.until, export)
+    outcome = retrain_version(
+        declaration, workspace, arguments.decision, arguments.reason, arguments.until, export, arguments.attempt
+    )
     print(f"version {outcome.version}: {outcome.bundle}")
     print("passed the gate:" if outcome.passed else "refused by the gate:")
     for reason in outcome.reasons:
@@ -29,6 +31,7 @@ def _extend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--until", type=int, help="event time, in ms since 1970, of the newest rows to know (default: all)"
     )
+    parser.add_argument("--attempt", type=int, default=1, help="which attempt at the decision this is (default: 1)")
 
 
 if __name__ == "__main__":

@@ -55,7 +55,10 @@ class RayWork:
         if outcome is not None and outcome.version is not None:
             return outcome
         if state is not None:  # over, and without a version: what it says of it, if it lived to
-            return outcome or Outcome(decision, 0.0, error=f"its job {state} without a word")
+            if outcome is not None and outcome.attempt >= attempt:
+                return outcome
+            spent = outcome.cpu_seconds if outcome else 0.0
+            return Outcome(decision, spent, error=f"its job {state} without a word", attempt=attempt)
         until = int(entry.evidence["until"])
         begun = self._jobs.submit(self._declaration, self._workspace, decision, entry.reason, until, attempt)
         return Underway("a retraining has begun" if begun else "a retraining waits for free CPUs")

@@ -23,7 +23,7 @@ State: TypeAlias = Literal["pending", "running", "stopped", "succeeded", "failed
 class Outcome:
     """What became of a retraining. `error` says why there is no version: then the next attempt goes on from there.
 
-    `passed`, `reasons` and `figures` are the gate's; `trained_until` is the moment (ms, UTC) of the newest row it
+    `attempt` is the one that ended so. `passed`, `reasons` and `figures` are the gate's; `trained_until` is the moment (ms, UTC) of the newest row it
     learned from; `cpu_seconds` are those of the job and its children, of all attempts that ended by themselves.
     """
 
@@ -36,6 +36,7 @@ class Outcome:
     figures: dict[str, Any] = field(default_factory=dict)
     trained_until: int | None = None
     error: str | None = None
+    attempt: int = 1
 
 
 def read_outcome(workspace: Workspace, name: str, decision: str) -> Outcome | None:
@@ -116,7 +117,7 @@ class RetrainJobs:
             return False
         try:
             self.client.submit_job(
-                entrypoint=shlex.join(_command(declaration, workspace, decision, reason, until)),
+                entrypoint=shlex.join(_command(declaration, workspace, decision, reason, until, attempt)),
                 submission_id=_job_id(decision, attempt),
                 runtime_env=self.runtime_env,
                 entrypoint_num_cpus=entrypoint_cpus,
@@ -171,10 +172,11 @@ def _entrypoint_cpus(declaration: Declaration, free: float) -> float | None:
 
 
 def _command(
-    declaration: Declaration, workspace: Workspace, decision: str, reason: str, until: int | None
+    declaration: Declaration, workspace: Workspace, decision: str, reason: str, until: int | None, attempt: int
 ) -> Sequence[str]:
     command = ["nice", "-n", str(NICENESS), sys.executable, "-m", "jobs.retrain", str(declaration.path)]
     for override in declaration.overrides:
         command += ["--set", override]
     command += ["--workspace", workspace.root, "--decision", decision, "--reason", reason]
+    command += ["--attempt", str(attempt)]
     return command if until is None else [*command, "--until", str(until)]

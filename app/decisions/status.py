@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from app.decisions.ledger import Entry, newest, to_iso
+from app.decisions.ledger import Entry, Kind, newest, to_iso
 from app.decisions.policy import due, obstacle, write_days
 from app.decisions.rollout import Breach, Passed, check
 from app.decisions.situation import CHAMPIONS, Situation, champion, link
@@ -16,11 +16,10 @@ def describe(
     spec: Spec, situation: Situation, entries: Sequence[Entry], stage: Stage | None, measured: Measured | None
 ) -> dict[str, Any]:
     """Return what the loop adds to the monitor's report, as plain JSON values."""
-    last = link(entries)
-    retraining = last is not None and last.kind == "retrain"
     return {
+        "interval": spec.drift.interval.total_seconds(),
         "rollout": _rollout(spec, stage, measured) if stage and measured else None,
-        "retrain": {"state": "running", "since": last.written, "id": last.id} if last and retraining else None,
+        "retrain": _under_way(entries),
         "versions": _versions(entries),
         "next": outlook(spec, situation, entries, stage, measured),
         "written": to_iso(situation.now),
@@ -67,6 +66,15 @@ def outlook(
 def degraded(words: str, now: int) -> dict[str, Any]:
     """Return what takes the place of a report's health after a turn that failed."""
     return {"health": {"state": "degraded", "words": words}, "written": to_iso(now)}
+
+
+def _under_way(entries: Sequence[Entry]) -> dict[str, str] | None:
+    """Return the probe or the retraining that is being done; `since` is the clock's."""
+    last = link(entries)
+    states: dict[Kind, str] = {"probe": "probing", "retrain": "running"}
+    if last is None or last.kind not in states:
+        return None
+    return {"state": states[last.kind], "since": last.written, "id": last.id}
 
 
 def _rollout(spec: Spec, stage: Stage, measured: Measured) -> dict[str, Any]:

@@ -69,7 +69,7 @@ export function renderRollout(status, model) {
       element(
         "span",
         {},
-        element("strong", {}, `Retraining ${format.words(retrain.state).toLowerCase()}`),
+        element("strong", {}, retrain.state === "probing" ? "Probing" : `Retraining ${format.words(retrain.state).toLowerCase()}`),
         retrain.since ? ` since ${format.moment(retrain.since)} by the clock` : "",
         retrain.id ? element("code", {}, String(retrain.id)) : null,
       ),
