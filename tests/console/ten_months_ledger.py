@@ -99,7 +99,7 @@ def decisions(state: str) -> list[dict[str, Any]]:
             f"origin_day_flights: higher, +0.38 standard deviations since {day(begun - 9)[:10]}; a probe follows",
             champion,
             None,
-            finding=found,
+            findings=[found],
         )
         probe = add(
             begun - 2.9,
@@ -129,7 +129,7 @@ def decisions(state: str) -> list[dict[str, Any]]:
                 "loss: higher than expected by 2.1 % since 2013-06-01; a probe follows",
                 champion,
                 None,
-                finding={"what": "loss", "detector": "loss", "shift": 0.021, "onset": ms(begun - 9)},
+                findings=[{"what": "loss", "detector": "loss", "shift": 0.021, "onset": ms(begun - 9)}],
             )
             probe = add(
                 begun - 2,
@@ -212,7 +212,7 @@ def decisions(state: str) -> list[dict[str, Any]]:
             "temp: unit since 2013-12-20 (Celsius for Fahrenheit): this looks like a fault upstream, so nothing is retrained on it",
             8,
             None,
-            finding={"what": "temp", "detector": "unit", "onset": ms(294), "detail": detail},
+            findings=[{"what": "temp", "detector": "unit", "onset": ms(294), "detail": detail}],
         )
     elif state == "degraded":
         add(
@@ -231,6 +231,6 @@ def decisions(state: str) -> list[dict[str, Any]]:
             "origin_day_flights: lower, -0.41 standard deviations since 2013-12-17; nothing follows now: 620 labelled rows have come since version 8 learned, and 1,000 are needed",
             8,
             None,
-            finding={"what": "origin_day_flights", "detector": "slow", "shift": -0.41, "onset": ms(291)},
+            findings=[{"what": "origin_day_flights", "detector": "slow", "shift": -0.41, "onset": ms(291)}],
         )
     return entries[::-1]

@@ -111,6 +111,14 @@ def test_what_pages_is_posted_in_order_and_the_rest_is_not(receiver, ledger, ale
     assert one[2]["entry"]["evidence"] == {"what": "rain"}
 
 
+def test_what_joins_a_fault_that_is_open_is_not_posted(receiver, ledger, alerts):
+    first = page(ledger, "rain")
+    ledger.append(Draft("fault", "wind", 0, 2, "wind broke, too", {}, about=first.id), 0)
+    last = page(ledger, "y", "page")
+    alerts(receiver.address).tell(ledger.entries(), 0)
+    assert [key for _, key, _ in receiver.wait_for(2)] == [first.id, last.id]
+
+
 def test_nothing_is_posted_twice_neither_by_the_same_nor_by_a_new_process(receiver, ledger, alerts):
     page(ledger, "rain")
     first = alerts(receiver.address)

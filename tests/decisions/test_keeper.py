@@ -34,6 +34,19 @@ def test_an_alarm_ends_in_a_new_champion_by_itself(make_world):
     assert "watched" in world.status()["next"]
 
 
+def test_the_report_tells_a_probe_from_a_retraining_and_how_often_turns_come(make_world):
+    world = make_world(drift={"interval": "2m"})
+    world.live(1)
+    assert (world.status()["retrain"], world.status()["interval"]) == (None, 120.0)
+    world.work.patience = 3
+    for kind, state in (("probe", "probing"), ("retrain", "running")):
+        world.until(kind)
+        [entry] = [entry for entry in world.entries if entry.kind == kind]
+        assert world.status()["retrain"] == {"state": state, "since": entry.written, "id": entry.id}
+    world.until("promote")
+    assert world.status()["retrain"] is None
+
+
 def bombed(world, monkeypatch):
     for module, name in (
         (app.decisions.ledger, "create_bytes"),

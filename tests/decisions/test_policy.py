@@ -222,6 +222,8 @@ def test_whatever_happens_decisions_are_unique_repeatable_and_within_their_bound
             book.append(draft)
         assert len(book.entries) == before + len(drafts), "a decision was made twice"
         assert decide(book.spec, situation, book.entries) == []
+        kinds = [entry.kind for entry in book.entries if entry.step == book.step]
+        assert max(kinds.count("alarm_noted"), kinds.count("fault")) <= 1
         last = book.entries[-1]
         if last.kind == "probe" and outcome in ("gain", "nothing"):
             book.answer("probed", day, **(GAIN if outcome == "gain" else NOTHING))
