@@ -18,7 +18,10 @@ from app.spec import Spec
 SILENCE = 60.0
 """Seconds after which a challenger that has scored nothing, with rows at hand, is taken for one that cannot."""
 
-ENOUGH_CALLS = 100
+ENOUGH_CALLS = 20
+"""Scoring calls from which their median tells, and which every stage waits for: large requests bring rows in few calls."""
+TAIL_CALLS = 100
+"""Calls from which one in a hundred is more than an accident."""
 ENOUGH_PAIRS = 100
 QUICK = 0.0005
 """Seconds of a scoring call below which no difference counts: calls are not told apart there."""
@@ -58,6 +61,8 @@ def check(spec: Spec, stage: Stage, measured: Measured) -> Passed | Waiting | Br
     needed = rollout.shadow_rows if stage.role == "shadow" else rollout.stage_rows
     if measured.rows < needed:
         return Waiting(f"{measured.rows:,} of {needed:,} rows are scored")
+    if measured.calls < (enough := min(ENOUGH_CALLS, needed)):
+        return Waiting(f"{measured.calls:,} of {enough:,} scoring calls are timed")
     if stage.role == "challenger" and measured.seconds < rollout.stage_time.total_seconds():
         return Waiting(f"{measured.seconds:,.0f} of {rollout.stage_time.total_seconds():,.0f} seconds are over")
     return Passed(f"{measured.rows:,} rows were scored without a breach")
@@ -187,7 +192,8 @@ def _slow(spec: Spec, stage: Stage, measured: Measured) -> list[str]:
         words = f"a scoring call takes {measured.call * 1e3:.3g} ms"
         reasons.append(f"{words}, allowed is {most:g} times the champion's {usual * 1e3:.3g} ms")
     limit, tail = spec.gate.max_latency.total_seconds(), measured.tail or 0.0
-    if stage.role == "challenger" and tail > max(limit, measured.other_tail or 0.0):
+    timed = measured.calls >= min(TAIL_CALLS, spec.rollout.stage_rows)
+    if stage.role == "challenger" and timed and tail > max(limit, measured.other_tail or 0.0):
         reasons.append(f"1 % of its scoring calls take at least {tail * 1e3:.3g} ms, allowed {limit * 1e3:g} ms")
     return reasons
 

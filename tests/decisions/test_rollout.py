@@ -288,3 +288,12 @@ def test_a_line_up_changed_by_hand_ends_the_rollout_and_counts(rollout):
     assert rollout.turn() is None
     again = rollout.book.append(by_hand(situation, rollout.book.entries, Lineup(100, found.champion), START))
     assert (again.kind, again.version) == ("deploy", "7")
+
+
+def test_a_stage_waits_until_calls_enough_are_timed_however_many_rows_they_bring(rollout):
+    rollout.to("stage", 0.05)
+    rollout.scored("1", "champion", 20_000, calls=200)
+    rollout.scored("2", "challenger", 20_000, calls=10, seconds=0.9)
+    assert rollout.verdict() == Waiting("10 of 20 scoring calls are timed")
+    rollout.scored("2", "challenger", 20_000, calls=10, seconds=0.9)
+    assert "a scoring call takes" in rollout.verdict().reasons[0]
