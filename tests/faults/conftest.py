@@ -67,7 +67,6 @@ class Load:
         self.answers: list[tuple[str, str]] = []
         self.labelled: list[str] = []
         self.failures: list[str] = []
-        self.requests = 0
         self.newest = 0  # row that was answered
         self._address, self._numbers, self._rides = address, numbers, rides
         self._untold: deque[int] = deque()
@@ -107,7 +106,6 @@ class Load:
         connection.close()
 
     def _send(self, connection: http.client.HTTPConnection, page: str, kind: str, body: bytes, status: int) -> bytes:
-        self.requests += 1
         try:
             connection.request("POST", f"/faults/{page}", body, {"content-type": kind})
             answer = connection.getresponse()

@@ -1,16 +1,18 @@
 """A retraining's job is killed half way: the next attempt goes on from its rows, and there is one new version."""
 
-from collections.abc import Iterator
+import os
+import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from app.data.moments import MOMENT
-from app.decisions.retrain import RetrainJobs, read_outcome
+from app.decisions.retrain import _command, read_outcome
 from app.declaration import Declaration, read
 from app.journal.rows import label_schema, prediction_schema
 from app.journal.writer import SegmentWriter
@@ -59,33 +61,28 @@ def service(trained: TrainedVersion, declaration: Declaration, tmp_path: Path) -
     return given, workspace
 
 
-def drivers(decision: str) -> Iterator[psutil.Process]:
-    """Yield the processes that retrain for a decision."""
-    for process in psutil.process_iter(["cmdline"]):
-        command = process.info["cmdline"] or []
-        if command[1:3] == ["-m", "jobs.retrain"] and decision in command:
-            yield process
+def begin(declaration: Declaration, workspace: Workspace, decision: str) -> subprocess.Popen[bytes]:
+    """Start what the drift actor has Ray start for a decision."""
+    command = _command(declaration, workspace, decision, "why", None)
+    address = ray.get_runtime_context().gcs_address
+    return subprocess.Popen(command, env={**os.environ, "RAY_ADDRESS": address}, stdout=subprocess.DEVNULL)
 
 
 def test_a_killed_job_is_tried_again_and_gives_one_version(service, wait_for):
     declaration, workspace = service
-    jobs, decision = RetrainJobs.here(), "killed-retrain-1"
-    rows = Path(workspace.uri("killed", "retrain", decision, "rows.parquet"))
-    assert jobs.submit(declaration, workspace, decision, "why")
+    rows = Path(workspace.uri("killed", "retrain", "d1", "rows.parquet"))
+    job = begin(declaration, workspace, "d1")
     wait_for(rows.exists)
     written = rows.stat().st_mtime_ns
-    [driver] = drivers(decision)
-    driver.kill()
-    wait_for(lambda: jobs.state(decision) == "failed")
-    assert read_outcome(workspace, "killed", decision) is None
+    job.kill()
+    assert job.wait() == -signal.SIGKILL
+    assert read_outcome(workspace, "killed", "d1") is None
 
-    for _ in range(2):  # twice is one job
-        assert jobs.submit(declaration, workspace, decision, "why", attempt=2)
-    wait_for(lambda: jobs.state(decision, 2) == "succeeded", 120)
+    for _ in range(2):  # what is done once is not done again
+        assert begin(declaration, workspace, "d1").wait(120) == 0
     assert rows.stat().st_mtime_ns == written
-    outcome = read_outcome(workspace, "killed", decision)
+    outcome = read_outcome(workspace, "killed", "d1")
     assert outcome.error is None
-    versions = Registry.open(workspace, "killed").versions()
-    assert [version.number for version in versions] == [1, 2]
+    assert [version.number for version in Registry.open(workspace, "killed").versions()] == [1, 2]
     assert outcome.version == 2
     assert open_bundle(outcome.bundle).data["trained_until"] > START
