@@ -64,7 +64,7 @@ def service(ray_session: str, tmp_path_factory: pytest.TempPathFactory) -> Servi
     path.write_text(
         "name: turned\ntask: {target: late}\ndata: {source: rides.parquet, key: ride, time: at}\n"
         + QUICK
-        + "gate: {window: 5d, min_rows: 100, margin: 10}\nretrain: {epochs: 3, warm_start: true}\n"
+        + "gate: {window: 5d, min_rows: 100, margin: 10}\nretrain: {epochs: 5, warm_start: true, window: 15d}\n"
     )
     declaration = read(path)
     workspace = Workspace.open(str(folder / "workspace"))
@@ -85,7 +85,7 @@ def test_what_passes_becomes_challenger_and_the_champion_stays(service):
     challenger = versions.challenger()
     assert (challenger.number, challenger.reason) == (outcome.version, "rain is fine now")
     assert outcome.figures["against"] == "champion"
-    assert outcome.figures["days"] == 5
+    assert outcome.figures["rows"] == 5 * 75 + 1  # the newest row, and the five days before it
     newest = pc.max(service.arrivals["at"].cast(pa.int64())).as_py()
     bundle = open_bundle(outcome.bundle)
     assert bundle.data["trained_until"] == outcome.trained_until
@@ -148,4 +148,4 @@ def test_features_that_were_found_out_once_stay_as_they_are(service):
     }
     assert extended.task.type == "binary"
     assert extended.data.source == ["rides.parquet", "rows.parquet"]
-    assert extended.train.epochs == 3
+    assert extended.train.epochs == 5

@@ -3,14 +3,23 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from app.data.encode import Examples
 from app.data.features import CategoryColumn, FeaturePlan, NumberColumn, TargetColumn
+from app.data.moments import MOMENT
 from app.decisions import probe
 from app.decisions.probe import gain
+from app.declaration import read
+from app.journal.rows import label_schema, prediction_schema
+from app.journal.writer import SegmentWriter
+from app.model.bundle import open_bundle
 from app.spec import Spec
 from app.types import FIRST_ID, Features, UserError
+from app.workspace import Workspace
 
 DAY = 86_400_000
 LEARNED = 60 * DAY
@@ -113,3 +122,39 @@ def test_its_cost_does_not_grow_with_the_table(monkeypatch):
     assert found.days == 10  # drawn evenly: every day judges still
     assert len(seen) == 4
     assert all(150 <= rows <= 300 for rows in seen)
+
+
+@pytest.mark.ray
+def test_the_journal_tells_what_the_table_cannot_know_yet(trained, declaration, tmp_path):
+    table = declaration.path.parent / "rides.parquet"
+    given = read(declaration.path, ["name=probed", f"data.source={table}", "gate.window=5d"])
+    workspace = Workspace.open(str(tmp_path))
+    rides, plan = pq.read_table(table), open_bundle(trained.bundle).plan
+    ids, begin = [f"new{i}" for i in range(rides.num_rows)], 1_709_251_200_000  # after the last ride
+    times = pa.array(begin + np.arange(len(ids)) * 600_000).cast(MOMENT)
+    schema = prediction_schema(plan)
+    features = schema.field("features").type
+    sent = [rides[field.name].combine_chunks().cast(field.type) for field in features]
+    answered = pa.table(
+        {
+            "id": ids,
+            "event": times,
+            "arrival": times,
+            "version": ["1"] * len(ids),
+            "role": ["champion"] * len(ids),
+            "score": np.full(len(ids), 0.5, np.float32),
+            "shadow_version": [None] * len(ids),
+            "shadow_score": [None] * len(ids),
+            "features": pa.StructArray.from_arrays(sent, fields=list(features)),
+        },
+        schema=schema,
+    )
+    turned = {"id": ids, "label": pc.invert(rides["late"]), "event": times, "arrival": times}
+    writer = SegmentWriter(workspace.uri("probed", "journal"), "replica")
+    writer.write("predictions", answered)
+    writer.write("labels", pa.table(turned, schema=label_schema(plan.target)))
+
+    assert probe.probe(given, workspace, trained.bundle, begin - 1).low < given.spec.retrain.min_gain
+    found = probe.probe(given, workspace, trained.bundle, begin + 40 * DAY)
+    assert found.low > 0.05
+    assert found.days == 6  # five of them, and a part of the sixth
