@@ -61,9 +61,9 @@ def service(trained: TrainedVersion, declaration: Declaration, tmp_path: Path) -
     return given, workspace
 
 
-def begin(declaration: Declaration, workspace: Workspace, decision: str) -> subprocess.Popen[bytes]:
-    """Start what the drift actor has Ray start for a decision."""
-    command = _command(declaration, workspace, decision, "why", None)
+def begin(declaration: Declaration, workspace: Workspace, attempt: int) -> subprocess.Popen[bytes]:
+    """Start what the drift actor has Ray start for an attempt at a decision."""
+    command = _command(declaration, workspace, "d1", "why", None, attempt)
     address = ray.get_runtime_context().gcs_address
     return subprocess.Popen(command, env={**os.environ, "RAY_ADDRESS": address}, stdout=subprocess.DEVNULL)
 
@@ -71,18 +71,17 @@ def begin(declaration: Declaration, workspace: Workspace, decision: str) -> subp
 def test_a_killed_job_is_tried_again_and_gives_one_version(service, wait_for):
     declaration, workspace = service
     rows = Path(workspace.uri("killed", "retrain", "d1", "rows.parquet"))
-    job = begin(declaration, workspace, "d1")
+    job = begin(declaration, workspace, 1)
     wait_for(rows.exists)
     written = rows.stat().st_mtime_ns
     job.kill()
     assert job.wait() == -signal.SIGKILL
     assert read_outcome(workspace, "killed", "d1") is None
 
-    for _ in range(2):  # what is done once is not done again
-        assert begin(declaration, workspace, "d1").wait(120) == 0
+    assert begin(declaration, workspace, 2).wait(120) == 0
     assert rows.stat().st_mtime_ns == written
     outcome = read_outcome(workspace, "killed", "d1")
-    assert outcome.error is None
+    assert (outcome.error, outcome.attempt) == (None, 2)
     assert [version.number for version in Registry.open(workspace, "killed").versions()] == [1, 2]
     assert outcome.version == 2
     assert open_bundle(outcome.bundle).data["trained_until"] > START
