@@ -8,9 +8,11 @@ import pytest
 from app.decisions import retrain
 from app.decisions.ledger import Entry
 from app.decisions.ray_work import RayWork
-from app.decisions.retrain import Outcome, RetrainJobs, write_outcome
+from app.decisions.retrain import Outcome, RetrainJobs, read_outcome, write_outcome
 from app.decisions.work import Underway
 from app.declaration import read
+from app.retraining import retrain_version
+from app.types import UserError
 from app.workspace import Workspace
 
 
@@ -74,3 +76,16 @@ def test_a_version_counts_whichever_attempt_made_it(world):
     write_outcome(world.workspace, "rides", made)
     world.states["d1-2"] = "SUCCEEDED"
     assert world.work.retrain(asked(2)) == made
+
+
+def test_the_job_signs_its_outcome_with_its_attempt(world, tmp_path):
+    declaration = read(tmp_path / "rides.yaml")
+    with pytest.raises(UserError, match="no champion"):
+        retrain_version(declaration, world.workspace, "d1", "why", None, never, attempt=2)
+    outcome = read_outcome(world.workspace, "rides", "d1")
+    assert outcome.attempt == 2
+    assert "no champion" in outcome.error
+
+
+def never(*_):
+    raise AssertionError("nothing is to be exported")
