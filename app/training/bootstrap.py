@@ -2,13 +2,12 @@
 
 Rows of one day share their weather, and a day resembles the day before. So whole blocks of consecutive
 days are drawn, ceil(days ** (1/3)) days long, the rate that is best for the variance of a mean (Künsch 1989,
-Hall, Horowitz and Jing 1995), though never so long that fewer than ten blocks are left: the interval of a mean of
-five is so wide that two weeks of traffic could prove nothing. The price: of two equally good models whose daily
-difference is an AR(1) of 0.3, one is called better by 14 days in 5 % of all trials at a confidence of 95 %, not in
-2.5 %. Each resample is divided by its own standard error (the bootstrap-t of Efron and Tibshirani 1993, section
-12.5), which keeps its promise with few blocks, where plain percentiles are far too narrow. Several means get one
-critical value, that of the largest deviation among them (Westfall and Young 1993), so that the confidence
-holds for all of their intervals together; being correlated, they cost less than Bonferroni's correction.
+Hall, Horowitz and Jing 1995), though never so long that fewer than seven blocks are left: the interval of a mean of
+five is so wide that two weeks of traffic could prove nothing (benchmarks/results/gate.md tells what that costs). Each
+resample is divided by its own standard error (the bootstrap-t of Efron and Tibshirani 1993, section 12.5), which
+keeps its promise with few blocks, where plain percentiles are far too narrow. Several means get one critical value,
+that of the largest deviation among them (Westfall and Young 1993), so that the confidence holds for all of their
+intervals together; being correlated, they cost less than Bonferroni's correction.
 """
 
 import math
@@ -19,7 +18,7 @@ import numpy.typing as npt
 
 FEWEST_BLOCKS = 5
 """Blocks below which nothing can be said."""
-_ENOUGH_BLOCKS = 10
+_ENOUGH_BLOCKS = 7
 _BLOCKS_WITHOUT_TIME = 100
 _DAY = 86_400_000
 
