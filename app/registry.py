@@ -237,17 +237,21 @@ class Registry:
         if challenger and challenger.number == number:
             self.client.delete_registered_model_alias(self.name, CHALLENGER)
 
+    def before(self) -> Version:
+        """Return the champion before this one. Raises UserError when there is none."""
+        line = self._line(self.champion())[:-1]
+        if not line:
+            raise UserError(f"{self.name!r} has no champion before this one to go back to")
+        return self.version(line[-1])
+
     def rollback(self) -> Version:
         """Make the champion before this one champion again, and return it.
 
         Called again, it goes back one more. Raises UserError when there is none before.
         """
-        before = self._line(self.champion())[:-1]
-        if not before:
-            raise UserError(f"{self.name!r} has no champion before this one to go back to")
-        restored = self.version(before[-1])
+        restored, line = self.before(), self._line(self.champion())[:-1]
         self.client.set_registered_model_alias(self.name, CHAMPION, str(restored.number))
-        self._set_line(before)
+        self._set_line(line)
         return restored
 
     def _line(self, champion: Version | None) -> list[int]:

@@ -16,13 +16,16 @@ def deploy_version(declaration: Declaration, workspace: Workspace, arguments: ar
     """
     spec = declaration.spec
     registry = Registry.open(workspace, spec.name)
-    version = registry.rollback() if arguments.rollback else registry.chosen(arguments.version)
+    version = registry.before() if arguments.rollback else registry.chosen(arguments.version)
     connect()
     from app.decisions import actor
     from app.serving.deploy import deploy
 
-    registry.promote(version.number)
     address = deploy(spec, workspace, version.bundle, str(version.number))
+    if arguments.rollback:
+        registry.rollback()
+    else:
+        registry.promote(version.number)
     actor.start(declaration, workspace)
     print(f"{spec.name}/{version.number} answers at {address}/predict; see {address}/")
 
