@@ -23,12 +23,14 @@ from app.decisions.policy import decide
 from app.decisions.probe import Gain
 from app.decisions.retrain import Outcome
 from app.decisions.situation import Champion, Situation, champion
+from app.decisions.work import Failed
 from app.journal.rows import FIXED, PROFILES, Step, label_schema, prediction_schema
 from app.monitor.findings import Finding, Subject
 from app.monitor.state import Monitor
 from app.retraining import judged_from
 from app.spec import Retrain, Spec
 from app.training.gate import Candidate, Opponent, Verdict, judge
+from app.types import UserError
 
 _HOUR = DAY // 24
 _WATCHING = ("probe", "drift", "loss")
@@ -105,10 +107,7 @@ class Simulation:
     def _act(self, entry: Entry, situation: Situation) -> None:
         until = int(entry.evidence["until"])
         if entry.kind == "probe":
-            gain = self._probe(self._models[-1], until)
-            self.course.probes += 1
-            self.course.cpu_seconds += gain.seconds
-            self._write(probed(self._spec, situation, entry, gain))
+            self._write(probed(self._spec, situation, entry, self._ask(until)))
             return
         history, before = self._history, self._models[-1]
         known = history.known(before.trained_until + history.delay, until)
@@ -137,6 +136,16 @@ class Simulation:
                 self._write(
                     Draft(kind, "", situation.at, situation.step, "at once", evidence, told.id, chosen.version)
                 )
+
+    def _ask(self, until: int) -> Gain | Failed:
+        """Probe the model that answers."""
+        try:
+            gain = self._probe(self._models[-1], until)
+        except UserError as error:
+            return Failed(str(error))
+        self.course.probes += 1
+        self.course.cpu_seconds += gain.seconds
+        return gain
 
     def _judge(self, trained: Model, before: Model, begin: int, until: int) -> Verdict:
         history, spec = self._history, self._spec

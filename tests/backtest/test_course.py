@@ -164,6 +164,15 @@ def test_a_probe_buys_a_retraining_only_when_it_proves_a_gain(declaration, histo
     assert course.cpu_seconds == 2.0 * course.probes + 5.0 * len(course.retrains)
 
 
+def test_a_probe_with_too_few_rows_buys_nothing_and_the_backtest_goes_on(declaration, history):
+    def probe(champion: Model, until: int) -> Gain:
+        raise UserError("too few rows")
+
+    course = simulate("probe", declaration, history, probe=probe)
+    assert (course.probes, course.retrains) == (0, [])
+    assert np.array_equal(~np.isnan(course.loss), history.labelled & (history.time >= history.start))
+
+
 def test_an_alarm_of_the_loss_retrains_after_the_turn_and_not_before(declaration, history):
     course = simulate("loss", declaration, history)
     assert course.alarms >= 1
