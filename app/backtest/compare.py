@@ -136,7 +136,7 @@ def plot(found: Comparison) -> bytes:
     axes.set_xlabel("CPU seconds of trainings and probes")
     axes.set_ylabel("mean loss of what was served")
     axes.grid(alpha=0.3)
-    axes.margins(x=0.15)
+    axes.margins(x=0.2)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=150)
     return stream.getvalue()

@@ -11,7 +11,7 @@ import json
 import logging
 from pathlib import Path
 
-from app.backtest.compare import plot, snippet, table, to_json
+from app.backtest.compare import Line, plot, snippet, table, to_json
 from app.backtest.run import backtest
 from app.cluster import connect
 from app.declaration import read
@@ -41,6 +41,7 @@ def main() -> None:
             "it has not seen; CPU seconds are those of trainings and probes. `behind the best` is the difference in mean "
             f"log-loss with its 95 % interval over days; {found.rows:,} labelled rows of {found.days} days.",
             table(found),
+            _beside_calendars(found.lines),
             f"Recommended, the cheapest that is not proven worse than the best: **{found.recommended}**.",
             f"```yaml\n{snippet(found.retrain)}\n```",
             "![loss against cost](policy.png)",
@@ -51,6 +52,22 @@ def main() -> None:
         (RESULTS / "policy.md").write_text(text + "\n")
         (RESULTS / "policy.png").write_bytes(plot(found))
         (RESULTS / "policy.json").write_text(json.dumps(to_json(found, courses), indent=1) + "\n")
+
+
+def _beside_calendars(lines: list[Line]) -> str:
+    """Say how the default policy does beside the best calendar that costs no more, in CPU seconds and in retrainings."""
+    ours = next((line for line in lines if line.name == "probe"), None)
+    if ours is None:
+        return ""
+    calendars = [line for line in lines if line.name.startswith("calendar")]
+    words = []
+    for cost, label in (("cpu_seconds", "CPU seconds"), ("retrains", "retrainings")):
+        best = min(
+            (c for c in calendars if getattr(c, cost) <= getattr(ours, cost)), key=lambda c: c.loss, default=None
+        )
+        if best is not None:
+            words.append(f"of no more {label} {best.loss:.4f} ({best.name})")
+    return f"The default, `probe`: {ours.loss:.4f}. The best calendar {', '.join(words)}."
 
 
 if __name__ == "__main__":
