@@ -73,9 +73,9 @@ def _below(title: str, child: Allowed) -> Iterator[tuple[str, Allowed]]:
     for item in child.below(0).options:
         if "properties" in item:
             yield f"{title}[]", Allowed(child.root, (item,))
-    for kind in child.below("<column>").options:
+    for kind in child.below("<name>").options:
         if "properties" in kind:
-            yield f"{title}.<column>: {_kind(kind)}", Allowed(child.root, (kind,))
+            yield f"{title}.<name>: {_kind(kind)}", Allowed(child.root, (kind,))
 
 
 def _default(section: Allowed, key: str) -> str:
@@ -102,7 +102,7 @@ def _example(section: Allowed, indent: str) -> Iterator[str]:
             yield ""
         for line in textwrap.wrap(child.description, 100 - len(indent)):
             yield f"{indent}# {line}"
-        if ("properties" in option and "default" not in option) or option.get("default") == {}:
+        if "properties" in option and option.get("default", {}) == {}:
             yield f"{indent}{key}:"
             yield from _example(child, indent + "  ")
         elif items := [item for item in child.below(0).options if "properties" in item]:
@@ -111,10 +111,10 @@ def _example(section: Allowed, indent: str) -> Iterator[str]:
             first = next(i for i, line in enumerate(lines) if not line.lstrip().startswith("#"))
             lines[first] = f"{indent}  - {lines[first].lstrip()}"
             yield from lines
-        elif kinds := {_kind(kind): kind for kind in child.below("<column>").options if "properties" in kind}:
+        elif kinds := {_kind(kind): kind for kind in child.below("<name>").options if "properties" in kind}:
             yield f"{indent}{key}:"
-            for column, kind in option["examples"][0].items():
-                yield f"{indent}  {column}:"
+            for name, kind in option["examples"][0].items():
+                yield f"{indent}  {name}:"
                 yield from _example(Allowed(child.root, (kinds[kind],)), indent + "    ")
         else:
             yield f"{indent}{key}: {_yaml(option['examples'][0] if 'examples' in option else option['default'])}"

@@ -143,7 +143,13 @@ class Allowed:
             case "object" if "properties" in option:
                 yield f"a mapping with {', '.join(self.keys)}"
             case "object":
-                yield "a mapping of columns to features"
+                yield f"a mapping of names to {self._values(option)}"
+
+    def _values(self, option: Schema) -> str:
+        """Say what a mapping with free keys holds: the kinds of its values, or their type."""
+        values = list(self._alternatives(option["additionalProperties"]))
+        kinds = [value["properties"]["type"]["const"] for value in values if "properties" in value]
+        return " or ".join(dict.fromkeys(kinds)) or " or ".join(f"{value['type']}s" for value in values)
 
 
 def _constants(option: Schema) -> Iterator[object]:

@@ -5,8 +5,9 @@ generated from here.
 """
 
 from app.spec.declared import Spec
-from app.spec.learning import Model, Train, Tune, Workers
+from app.spec.learning import Kind, Model, Single, Train, Trees, Workers
 from app.spec.loop import Alerts, Budget, Drift, Journal, Retrain, Rollout
+from app.spec.search import Choice, Compress, Quantisation, Range, Searched, Student, Teacher, Tune
 from app.spec.section import Conflict, ConflictError, Section
 from app.spec.service import Gate, Serve
 from app.spec.table import CategoryFeature, Data, Feature, NumberFeature, Quality, Rule, Split, Task
@@ -19,7 +20,9 @@ __all__ = [
     "Alerts",
     "Budget",
     "CategoryFeature",
+    "Choice",
     "Column",
+    "Compress",
     "Conflict",
     "ConflictError",
     "Data",
@@ -28,19 +31,27 @@ __all__ = [
     "Feature",
     "Gate",
     "Journal",
+    "Kind",
     "Model",
     "Moment",
     "NumberFeature",
     "Quality",
+    "Quantisation",
+    "Range",
     "Retrain",
     "Rollout",
     "Rule",
+    "Searched",
     "Section",
     "Serve",
+    "Single",
     "Spec",
     "Split",
+    "Student",
     "Task",
+    "Teacher",
     "Train",
+    "Trees",
     "Tune",
     "Value",
     "Workers",

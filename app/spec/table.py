@@ -26,12 +26,27 @@ class Task(Section):
         "of the two in sorted order.",
         examples=[True],
     )
+    loss: Literal["auto", "squared", "absolute", "quantile"] = Field(
+        "auto",
+        description="Regression only: the loss in which training, gate and monitor count. `squared` (`auto`) predicts the "
+        "mean, `absolute` the median, `quantile` the one of `task.quantile`. Classes are always judged by log-loss.",
+    )
+    quantile: float = Field(
+        0.5, gt=0, lt=1, description="With `loss: quantile`: the share of rows whose value lies below the prediction."
+    )
     threshold: float = Field(
         0.5,
         gt=0,
         lt=1,
         description="Binary only: the score from which the answer's `label` is the positive one.",
     )
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield a loss where there are classes, and a quantile that nobody asks for."""
+        if self.loss != "auto" and self.type in ("binary", "multiclass"):
+            yield ("loss",), f"is for regression; task.type is {self.type}"
+        if self.quantile != 0.5 and self.loss != "quantile":
+            yield ("quantile",), f"needs loss: quantile; found {self.loss}"
 
 
 class Split(Section):

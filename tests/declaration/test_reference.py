@@ -24,7 +24,7 @@ def sections() -> dict[str, Allowed]:
         found[place] = section
         for key in section.keys:
             child = section.below(key)
-            for below in (child, child.below(0), child.below("<column>")):
+            for below in (child, child.below(0), child.below("<name>")):
                 for option in below.options:
                     if "properties" in option:
                         visit(f"{place}.{key}.{option['title']}", Allowed(child.root, (option,)))
