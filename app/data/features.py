@@ -22,6 +22,8 @@ from app.types import FIRST_ID, MISSING_ID, UNSEEN_ID, CategoryMatrix, Features,
 
 Kind: TypeAlias = Literal["string", "integer", "boolean"]
 TaskType: TypeAlias = Literal["binary", "multiclass", "regression"]
+RegressionLoss: TypeAlias = Literal["squared", "absolute", "quantile"]
+Loss: TypeAlias = Literal["log"] | RegressionLoss
 Column: TypeAlias = pa.ChunkedArray | pa.Array
 
 _ARROW: dict[Kind, pa.DataType] = {"string": pa.string(), "integer": pa.int64(), "boolean": pa.bool_()}
@@ -130,13 +132,23 @@ class CategoryColumn:
 
 @dataclass(frozen=True)
 class TargetColumn:
-    """The target: its task and, for a class, the values; binary is (negative, positive)."""
+    """The target: its task and, for a class, the values; binary is (negative, positive).
+
+    `quantile` is the one predicted where `regression_loss` is "quantile", else without effect.
+    """
 
     name: str
     task: TaskType
     classes: tuple[Value, ...] = ()
     mean: float = 0.0
     std: float = 1.0
+    regression_loss: RegressionLoss = "squared"
+    quantile: float = 0.5
+
+    @property
+    def loss(self) -> Loss:
+        """The loss that is learned and counted (`app.data.loss`): of classes always "log"."""
+        return self.regression_loss if self.task == "regression" else "log"
 
     @property
     def outputs(self) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from app.data.features import CategoryColumn, FeaturePlan, Kind, NumberColumn, TargetColumn, kind_of
+from app.data.features import CategoryColumn, FeaturePlan, Kind, NumberColumn, RegressionLoss, TargetColumn, kind_of
 from app.data.rows import fragments_of_task, pieces, tasks, without_fragments
 from app.data.sources import Fragment
 from app.data.statistics import FeatureStatistics, Measured, Pool, Summary
@@ -140,7 +140,9 @@ def _category(name: str, feature: CategoryFeature, statistics: FeatureStatistics
 def _target(statistics: FeatureStatistics, totals: Mapping[str, Summary], spec: Spec) -> TargetColumn:
     name, task = statistics.measured.target, statistics.measured.task
     if task == "regression":
-        return TargetColumn(name, task, mean=totals[name].mean, std=totals[name].std)
+        loss: RegressionLoss = "squared" if spec.task.loss == "auto" else spec.task.loss
+        mean, std = totals[name].mean, totals[name].std
+        return TargetColumn(name, task, mean=mean, std=std, regression_loss=loss, quantile=spec.task.quantile)
     table = statistics.counts[name].table
     if table is None:
         raise UserError(f"target {name!r}: found too many classes to count; is it a regression?")

@@ -72,6 +72,11 @@ def resolve_task(task: Task, labels: Labels) -> TaskType:
             raise UserError(f"task.positive is for binary tasks; {where} holds {found}, which makes it {kind}")
         if task.positive not in labels.values:
             raise UserError(f"task.positive: {task.positive!r} is no label; {where} holds {found}")
+    if task.loss != "auto" and kind != "regression":
+        raise UserError(
+            f"task.loss: {task.loss} is for regression; {where} holds {found}, which makes it {kind}; allowed: "
+            "no task.loss, or task.type: regression"
+        )
     return kind
 
 

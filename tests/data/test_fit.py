@@ -115,6 +115,32 @@ def test_regression_targets_have_mean_and_std() -> None:
     assert (found.mean, found.std, found.classes) == (2.0, 1.0, ())
 
 
+@pytest.mark.parametrize(
+    ("declared", "loss", "quantile"),
+    [
+        ({}, "squared", 0.5),
+        ({"loss": "squared"}, "squared", 0.5),
+        ({"loss": "absolute"}, "absolute", 0.5),
+        ({"loss": "quantile", "quantile": 0.9}, "quantile", 0.9),
+    ],
+)
+def test_a_regression_counts_in_the_declared_loss(declared: dict[str, Any], loss: str, quantile: float) -> None:
+    found = target([1.0, 3.0], "regression", **declared)
+    assert (found.loss, found.quantile) == (loss, quantile)
+
+
+def test_classes_count_in_log_loss() -> None:
+    assert target(["a", "b"]).loss == target(["a", "b", "c"], "multiclass").loss == "log"
+
+
+def test_a_plan_of_a_version_without_declared_losses_still_loads() -> None:
+    plan = FeaturePlan((), (), TargetColumn("y", "regression", mean=1.0))
+    data = plan.to_json()
+    del data["target"]["regression_loss"], data["target"]["quantile"]
+    assert FeaturePlan.from_json(data) == plan
+    assert plan.target.loss == "squared"
+
+
 def test_one_class_is_refused_with_what_was_found() -> None:
     with pytest.raises(UserError, match=r"target 'y': found the classes \['a'\].*a binary task needs two"):
         target(["a", "a"])

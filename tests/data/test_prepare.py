@@ -344,6 +344,12 @@ def test_the_task_follows_from_the_labels(values: list[object], declared: str, k
             {"positive": 1},
             "task.positive is for binary tasks; task.target: column 'y' holds 1, 2, 3, which makes it multiclass",
         ),
+        (
+            [1, 2, 3],
+            {"loss": "absolute"},
+            "task.loss: absolute is for regression; task.target: column 'y' holds 1, 2, 3, which makes it multiclass; "
+            "allowed: no task.loss, or task.type: regression",
+        ),
     ],
 )
 def test_labels_that_do_not_fit_the_task_are_an_error(
