@@ -6,10 +6,9 @@ import logging
 import time
 from typing import Any
 
-import numpy as np
 
 from app.cluster import connect
-from app.data.features import TaskType
+from app.data.features import TargetColumn
 from app.declaration import Declaration
 from app.model.bundle import open_bundle
 from app.model.contents import Evaluation
@@ -17,7 +16,7 @@ from app.pipeline import Stopwatch, TrainedVersion, train_version
 from app.registry import Registry
 from app.replay import Answers, Arrivals, Client, Replay, read_arrivals
 from app.training.metrics import by_month, evaluate
-from app.types import Scores, UserError
+from app.types import Scores, Targets, UserError
 from app.workspace import Workspace, write_bytes
 from jobs.build import build_table
 from jobs.command import main
@@ -84,8 +83,8 @@ def _report(
 
     entries = [vars(entry) for entry in Ledger.open(workspace, name).entries()]
     bundle = open_bundle(first.bundle)
-    task = bundle.plan.target.task
-    target = bundle.plan.target.encode(arrivals.table[arrivals.target])
+    target = bundle.plan.target
+    labels = target.encode(arrivals.table[arrivals.target])
     never = bundle.runtime(threads=2).score(bundle.plan.encode(arrivals.table))
     answers = replay.answers()
     versions = []
@@ -109,19 +108,19 @@ def _report(
         "labels": {"sent": replay.labels_sent, **status["labels"]},
         "decisions": entries,
         "policy": {
-            "never": _evaluation(task, never, target, arrivals),
-            "ours": _evaluation(task, answers.scores, target[answers.row], arrivals, answers),
+            "never": _evaluation(target, never, labels, arrivals),
+            "ours": _evaluation(target, answers.scores, labels[answers.row], arrivals, answers),
         },
     }
 
 
 def _evaluation(
-    task: TaskType, scores: Scores, target: np.ndarray, arrivals: Arrivals, answers: Answers | None = None
+    target: TargetColumn, scores: Scores, labels: Targets, arrivals: Arrivals, answers: Answers | None = None
 ) -> dict[str, Any]:
     """Return the figures overall, by month, and as the mean of the months."""
     moments = arrivals.time if answers is None else arrivals.time[answers.row]
-    months = by_month(task, scores, target, moments)
-    found = Evaluation(evaluate(task, scores, target), months)
+    months = by_month(target, scores, labels, moments)
+    found = Evaluation(evaluate(target, scores, labels), months)
     return {"overall": found.overall, "mean_of_months": found.mean_of_months(), "months": months}
 
 

@@ -153,7 +153,7 @@ class Simulation:
         table = history.table.take(rows)
         return judge(
             spec,
-            trained.plan.target.task,
+            trained.plan.target,
             Candidate(trained.scores[rows], 0.0, trained.megabytes),
             Opponent("champion", before.scores[rows]),
             trained.plan.target.encode(table[history.prepared.target]),
@@ -177,7 +177,7 @@ class Simulation:
         rows = rows[history.labelled[rows]]
         target = model.plan.target
         known = target.encode(history.table[history.prepared.target].take(rows))
-        self.course.loss[rows] = row_loss(target.task, model.scores[rows], known)
+        self.course.loss[rows] = row_loss(target, model.scores[rows], known)
 
     def _write(self, draft: Draft) -> Entry:
         entry = Entry(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from app.data.encode import Examples, load
-from app.data.features import FeaturePlan
+from app.data.features import FeaturePlan, TargetColumn
 from app.data.loss import row_loss
 from app.data.prepare import in_process, prepare
 from app.data.split import Cut
@@ -93,7 +93,7 @@ def gain(spec: Spec, plan: FeaturePlan, examples: Examples, trained_until: int) 
     blocks = blocks_of_days(moments[judging])
     target, features = examples.target[judging], examples.features.rows(judging)
     stale, fresh = (
-        row_loss(plan.target.task, _learn(plan, examples, _drawn(rows), spec.train.seed, features), target)
+        row_loss(plan.target, _learn(plan, examples, _drawn(rows), spec.train.seed, features), target)
         for rows in (np.flatnonzero(moments <= trained_until), np.flatnonzero(moments <= newest - window))
     )
     [found] = compare(spec.gate, spec.train.seed, blocks, [everything(len(judging))], fresh, stale)
@@ -133,12 +133,20 @@ def _drawn(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return rows[::every] if every > 1 else rows
 
 
+def _objective(target: TargetColumn) -> dict[str, str | int | float]:
+    """Return LightGBM's settings that make trees learn what the target's loss asks for."""
+    if target.task == "multiclass":
+        return {"objective": "multiclass", "num_class": target.outputs}
+    if target.loss == "absolute":
+        return {"objective": "regression_l1"}
+    if target.loss == "quantile":
+        return {"objective": "quantile", "alpha": target.quantile}
+    return {"objective": target.task}
+
+
 def _learn(plan: FeaturePlan, examples: Examples, rows: npt.NDArray[np.int64], seed: int, judged: Features) -> Scores:
     """Boost trees on some rows and return their scores of the judged ones."""
-    task = plan.target.task
-    settings = _SETTINGS | {"objective": task, "seed": seed}
-    if task == "multiclass":
-        settings["num_class"] = plan.target.outputs
+    settings = _SETTINGS | _objective(plan.target) | {"seed": seed}
     known = rows[~np.isnan(examples.target[rows])]
     categories = list(range(len(plan.number), len(plan.names)))
     data = lightgbm.Dataset(

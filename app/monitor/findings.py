@@ -14,8 +14,8 @@ FindingKind: TypeAlias = Literal["drift", "fault", "loss"]
 class Subject:
     """A version as the fold knows it.
 
-    `loss` is the mean row loss the version had on rows it did not learn from: log-loss, or the squared error
-    of a regression; None when it was never measured.
+    `loss` is the mean row loss (`app.data.loss`) the version had on rows it did not learn from; None when it was never
+    measured.
     """
 
     version: str

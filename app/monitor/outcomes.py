@@ -161,7 +161,7 @@ def _losses(
         target = target_of(version)
         scores, targets = matrix(score[rows]), _targets(target, label[rows])
         good = ~np.isnan(targets) & np.isfinite(scores.reshape(len(rows), -1)).all(axis=1)
-        found[rows[good]] = row_loss(target.task, scores[good], targets[good])
+        found[rows[good]] = row_loss(target, scores[good], targets[good])
     return found
 
 

@@ -68,7 +68,7 @@ class Reference:
         labels = binning.count_labels(scores, validation.target)
         wobble = _wobble(Directions.of(binning, counts, unseen), train, validation, scores)
         known = ~np.isnan(validation.target)
-        row_losses = row_loss(binning.task, scores[known], validation.target[known])
+        row_losses = row_loss(plan.target, scores[known], validation.target[known])
         time = validation.time[known] if len(validation.time) else validation.time
         losses = Losses.of(row_losses, time, binning.season, float(wobble.memory.mean()))
         return Reference(

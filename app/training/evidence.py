@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from app.data.features import TaskType
+from app.data.features import TargetColumn
 from app.spec import Gate
 from app.training.bootstrap import FEWEST_BLOCKS, Blocks, Floats, Integers, intervals
 from app.types import Scores, Targets
@@ -100,32 +100,38 @@ def compare(
     ]
 
 
-def constant(task: TaskType, target: Targets, scores: Scores) -> Scores:
-    """Return the constant prediction, shaped as `scores`, that fits these very rows best."""
-    if task == "multiclass":
-        shares = np.bincount(target.astype(np.int64), minlength=scores.shape[1]) / len(target)
+def constant(target: TargetColumn, scores: Scores, labels: Targets) -> Scores:
+    """Return the constant prediction, shaped as `scores`, that has the least mean loss on these very rows.
+
+    That is each class's share; of a regression the mean, or where the loss asks for one, the median or the quantile.
+    """
+    if target.task == "multiclass":
+        shares = np.bincount(labels.astype(np.int64), minlength=scores.shape[1]) / len(labels)
         return np.broadcast_to(shares.astype(np.float32), scores.shape)
-    return np.full(len(target), target.mean(dtype=np.float64), np.float32)
+    if target.loss in ("absolute", "quantile"):
+        at = target.quantile if target.loss == "quantile" else 0.5
+        return np.full(len(labels), np.quantile(labels, at, method="inverted_cdf"), np.float32)
+    return np.full(len(labels), labels.mean(dtype=np.float64), np.float32)
 
 
 def faults_of_input(
-    task: TaskType,
+    target: TargetColumn,
     scores: Mapping[str, Scores],
-    target: Targets,
+    labels: Targets,
     time: Integers,
     position: Integers,
     slices: pa.Table | None,
     slice_names: Sequence[str],
 ) -> Iterator[str]:
     """Say what is wrong with the arrays themselves."""
-    rows = len(target)
+    rows = len(labels)
     for name, length in {"time": len(time) or rows, "position": len(position)}.items():
         if length != rows:
             yield f"{length} values of {name} for {rows} rows"
     if slice_names:
         yield from _faults_of_slices(slices, slice_names, rows)
     for role, array in scores.items():
-        yield from _faults_of_scores(task, role, array, target)
+        yield from _faults_of_scores(target, role, array, labels)
 
 
 def _faults_of_slices(slices: pa.Table | None, names: Sequence[str], rows: int) -> Iterator[str]:
@@ -139,10 +145,11 @@ def _faults_of_slices(slices: pa.Table | None, names: Sequence[str], rows: int) 
         yield f"{slices.num_rows} rows of slices for {rows} rows"
 
 
-def _faults_of_scores(task: TaskType, role: str, scores: Scores, target: Targets) -> Iterator[str]:
+def _faults_of_scores(target: TargetColumn, role: str, scores: Scores, labels: Targets) -> Iterator[str]:
+    task = target.task
     dimensions = 2 if task == "multiclass" else 1
-    if scores.ndim != dimensions or len(scores) != len(target):
-        yield f"the {role}'s scores have the shape {scores.shape} for {len(target)} rows of a {task} task"
+    if scores.ndim != dimensions or len(scores) != len(labels):
+        yield f"the {role}'s scores have the shape {scores.shape} for {len(labels)} rows of a {task} task"
         return
     wrong = scores.size - int(np.isfinite(scores).sum())
     if wrong:
@@ -151,24 +158,24 @@ def _faults_of_scores(task: TaskType, role: str, scores: Scores, target: Targets
         yield f"the {role}'s scores reach from {scores.min():g} to {scores.max():g}, allowed are 0 to 1"
     elif task == "multiclass" and np.abs(scores.sum(1) - 1).max(initial=0) > 1e-3:
         yield f"the {role}'s scores of one row do not add up to 1"
-    elif task == "multiclass" and np.any(target >= scores.shape[1]):
-        yield f"the {role} knows {scores.shape[1]} classes, the labels hold class {np.nanmax(target):g}"
+    elif task == "multiclass" and np.any(labels >= scores.shape[1]):
+        yield f"the {role} knows {scores.shape[1]} classes, the labels hold class {np.nanmax(labels):g}"
 
 
 def faults_of_evidence(
-    gate: Gate, task: TaskType, target: Targets, blocks: Blocks, losses: Mapping[str, Floats]
+    gate: Gate, target: TargetColumn, labels: Targets, blocks: Blocks, losses: Mapping[str, Floats]
 ) -> Iterator[str]:
     """Say why labelled rows, with finite scores, are still too little to judge by."""
-    if len(target) < gate.min_rows:
-        yield f"{len(target):,} labelled rows, at least {gate.min_rows:,} are needed (gate.min_rows)"
+    if len(labels) < gate.min_rows:
+        yield f"{len(labels):,} labelled rows, at least {gate.min_rows:,} are needed (gate.min_rows)"
     elif blocks.number < FEWEST_BLOCKS:
         found = (
             f"labelled rows of {blocks.days} days" if blocks.days is not None else f"{blocks.number} blocks of rows"
         )
         yield f"{found}, at least {FEWEST_BLOCKS} are needed"
-    elif target.min() == target.max():
-        kind = "value" if task == "regression" else "class"
-        yield f"all {len(target):,} labels are of one {kind}, {target[0]:g}"
+    elif labels.min() == labels.max():
+        kind = "value" if target.task == "regression" else "class"
+        yield f"all {len(labels):,} labels are of one {kind}, {labels[0]:g}"
     for role, loss in losses.items():
         wrong = len(loss) - int(np.isfinite(loss).sum())
         if wrong:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from app.data.encode import Examples, load, read_columns
-from app.data.features import FeaturePlan, TaskType
+from app.data.features import FeaturePlan, TargetColumn
 from app.data.loss import row_loss
 from app.data.prepare import Prepared
 from app.model.contents import Evaluation
@@ -23,7 +23,7 @@ class HeldOut:
     """The newest labelled rows: those that test, or validate where none test. `slices` goes row by row with them."""
 
     part: str
-    task: TaskType
+    target: TargetColumn
     examples: Examples
     slices: pa.Table
 
@@ -34,21 +34,21 @@ class HeldOut:
             examples = load(prepared, plan, part)
             if len(examples.target):
                 break
-        return HeldOut(part, plan.target.task, examples, read_columns(prepared, part, columns))
+        return HeldOut(part, plan.target, examples, read_columns(prepared, part, columns))
 
     def evaluate(self, scores: Scores) -> Evaluation:
         """Measure the scores of these rows."""
-        target, time = self.examples.target, self.examples.time
+        labels, time = self.examples.target, self.examples.time
         return Evaluation(
-            evaluate(self.task, scores, target),
-            by_month(self.task, scores, target, time) if len(time) else {},
-            {name: by_slice(self.task, scores, target, self.slices[name]) for name in self.slices.column_names},
+            evaluate(self.target, scores, labels),
+            by_month(self.target, scores, labels, time) if len(time) else {},
+            {name: by_slice(self.target, scores, labels, self.slices[name]) for name in self.slices.column_names},
         )
 
     def importance(self, score: Score, plan: FeaturePlan) -> dict[str, float]:
         """Return how much the mean loss rises when one feature is shuffled."""
 
-        def loss(scores: Scores, target: Targets) -> float:
-            return float(np.mean(row_loss(self.task, scores, target)))
+        def loss(scores: Scores, labels: Targets) -> float:
+            return float(np.mean(row_loss(self.target, scores, labels)))
 
         return permutation_importance(score, loss, plan, self.examples.features, self.examples.target)

@@ -214,7 +214,7 @@ class _Training:
         logits, targets = zip(*self._logits(), strict=True)
         logit, target = self._ranks.gather(torch.cat(logits)), self._ranks.gather(torch.cat(targets))
         network.calibrate(logit, target)
-        figures = evaluate(network.plan.target.task, network.to_scores(logit), target.cpu().numpy())
+        figures = evaluate(network.plan.target, network.to_scores(logit), target.cpu().numpy())
         seconds = sum(line["seconds"] for line in progress.history)
         rows = sum(line["seconds"] * line["rows_per_second"] for line in progress.history)
         return Outcome(progress.history, progress.best_epoch, figures, seconds, rows / seconds)

@@ -1,4 +1,4 @@
-"""How good are the scores? One set of figures per task: exact on arrays, and foldable over ranks.
+"""How good are the scores? One set of figures per kind of target: exact on arrays, and foldable over ranks.
 
 Every figure is a sum over rows or over groups of rows with equal scores. The exact form groups by the
 score itself (`evaluate`); the foldable form (`Tally`) groups by fine bins of it, so that ranks only add.
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from app.data.features import TargetColumn, TaskType
+from app.data.features import TargetColumn
 from app.data.loss import row_loss
 from app.types import Scores, Targets
 
@@ -22,39 +22,41 @@ _TALLY_BINS = 4096
 _LOGIT_LIMIT = 16.0  # sigmoid(16) differs from 1 by the resolution of float32
 
 
-def evaluate(task: TaskType, scores: Scores, target: Targets) -> dict[str, float]:
-    """Return the figures of scores (n,) or (n, K) against targets (n,); rows without a label are left aside.
+def evaluate(target: TargetColumn, scores: Scores, labels: Targets) -> dict[str, float]:
+    """Return the figures of scores (n,) or (n, K) against labels (n,); rows without a label are left aside.
 
     - binary: `log_loss`, `auc` (left out when only one class is there), `brier`, `calibration_error`
     - multiclass: `log_loss`, `accuracy`, `macro_f1`, `calibration_error` (of the winning class)
-    - regression: `rmse`, `mae`, `r2` (left out when the target is constant)
+    - regression: `rmse`, `mae`, `r2` (left out when the labels are constant)
+    - regression that predicts a quantile: also `pinball`, the mean loss, and `coverage`, the share of labels that lie
+      at or below their prediction, which should come to the declared quantile
 
     and always `rows`; nothing else when there are none.
     """
-    scores, target = _labelled(scores, target)
-    if len(target) == 0:
+    scores, labels = _labelled(scores, labels)
+    if len(labels) == 0:
         return {"rows": 0.0}
-    loss = float(row_loss(task, scores, target).sum())
-    if task == "binary":
-        squared = float(((scores.astype(np.float64) - target) ** 2).sum())
-        return _binary(loss, squared, _Groups.exact(scores, target))
-    if task == "multiclass":
-        winner = scores.argmax(axis=1)
-        groups = _Groups.exact(scores.max(axis=1), winner == target)
-        return _multiclass(loss, _class_counts(winner, target, scores.shape[1]), groups)
-    return _regression(_regression_sums(scores, target, float(target.mean(dtype=np.float64))))
+    if target.task == "regression":
+        return _regression(_regression_sums(target, scores, labels, float(labels.mean(dtype=np.float64))))
+    loss = float(row_loss(target, scores, labels).sum())
+    if target.task == "binary":
+        squared = float(((scores.astype(np.float64) - labels) ** 2).sum())
+        return _binary(loss, squared, _Groups.exact(scores, labels))
+    winner = scores.argmax(axis=1)
+    groups = _Groups.exact(scores.max(axis=1), winner == labels)
+    return _multiclass(loss, _class_counts(winner, labels, scores.shape[1]), groups)
 
 
 def by_month(
-    task: TaskType, scores: Scores, target: Targets, time: npt.NDArray[np.int64]
+    target: TargetColumn, scores: Scores, labels: Targets, time: npt.NDArray[np.int64]
 ) -> dict[str, dict[str, float]]:
     """Return `evaluate` of every calendar month (UTC, such as "2013-03"); `time` is ms since 1970 (n,)."""
     months, codes = np.unique(time.astype("datetime64[ms]").astype("datetime64[M]"), return_inverse=True)
-    return _by_code(task, scores, target, codes, [str(month) for month in months], min_rows=1)
+    return _by_code(target, scores, labels, codes, [str(month) for month in months], min_rows=1)
 
 
 def by_slice(
-    task: TaskType, scores: Scores, target: Targets, column: pa.ChunkedArray | pa.Array, min_rows: int = 1
+    target: TargetColumn, scores: Scores, labels: Targets, column: pa.ChunkedArray | pa.Array, min_rows: int = 1
 ) -> dict[str, dict[str, float]]:
     """Return `evaluate` of the rows of every value of `column` (n,), null among them as "null".
 
@@ -66,13 +68,13 @@ def by_slice(
         column = column.dictionary_encode()
     names = [*(str(value) for value in column.dictionary.to_pylist()), "null"]
     codes = column.indices.fill_null(len(names) - 1).to_numpy(zero_copy_only=False)
-    return dict(sorted(_by_code(task, scores, target, codes, names, min_rows).items()))
+    return dict(sorted(_by_code(target, scores, labels, codes, names, min_rows).items()))
 
 
 def _by_code(
-    task: TaskType,
+    target: TargetColumn,
     scores: Scores,
-    target: Targets,
+    labels: Targets,
     codes: npt.NDArray[np.integer],
     names: list[str],
     min_rows: int,
@@ -83,7 +85,7 @@ def _by_code(
     for code, name in enumerate(names):
         rows = order[starts[code] : starts[code + 1]]
         if len(rows):
-            figures = evaluate(task, scores[rows], target[rows])
+            figures = evaluate(target, scores[rows], labels[rows])
             if figures["rows"] >= min_rows:
                 found[name] = figures
     return found
@@ -93,7 +95,7 @@ def _by_code(
 class Tally:
     """Figures over rows seen piece by piece; merging adds `state`, so ranks need one sum (all-reduce).
 
-    Losses, Brier score, accuracy, F1, RMSE, MAE and R2 are exact. AUC and calibration error see the scores
+    Losses, Brier score, accuracy, F1, RMSE, MAE, R2 and coverage are exact. AUC and calibration error see the scores
     through 4,096 bins evenly spaced in the logit from -16 to 16: the AUC is off by at most half the share
     of (positive, negative) pairs that fall into one bin, which `figures` reports as `auc_error`.
 
@@ -110,16 +112,20 @@ class Tally:
     @staticmethod
     def zero(target: TargetColumn) -> "Tally":
         """Return the tally of no rows."""
-        sizes = {"binary": 2 + 3 * _TALLY_BINS, "multiclass": 1 + 3 * target.outputs + 3 * _TALLY_BINS}
-        return Tally(target, np.zeros(sizes.get(target.task, 5)))
+        sizes = {
+            "binary": 2 + 3 * _TALLY_BINS,
+            "multiclass": 1 + 3 * target.outputs + 3 * _TALLY_BINS,
+            "regression": 7 if target.loss == "quantile" else 5,
+        }
+        return Tally(target, np.zeros(sizes[target.task]))
 
     @staticmethod
     def of(target: TargetColumn, scores: Scores, labels: Targets) -> "Tally":
         """Return the tally of some rows; those without a label are left aside."""
         scores, labels = _labelled(scores, labels)
         if target.task == "regression":
-            return Tally(target, _regression_sums(scores, labels, target.mean))
-        loss = row_loss(target.task, scores, labels).sum()
+            return Tally(target, _regression_sums(target, scores, labels, target.mean))
+        loss = row_loss(target, scores, labels).sum()
         if target.task == "binary":
             squared = ((scores.astype(np.float64) - labels) ** 2).sum()
             groups = _Groups.binned(scores, labels)
@@ -176,10 +182,10 @@ class _Groups(NamedTuple):
         return _Groups(*(np.asarray(total, np.float64) for total in sums))
 
 
-def _labelled(scores: Scores, target: Targets) -> tuple[Scores, Targets]:
-    assert len(scores) == len(target), f"{len(scores)} scores for {len(target)} targets"
-    known = ~np.isnan(target)
-    return (scores, target) if known.all() else (scores[known], target[known])
+def _labelled(scores: Scores, labels: Targets) -> tuple[Scores, Targets]:
+    assert len(scores) == len(labels), f"{len(scores)} scores for {len(labels)} labels"
+    known = ~np.isnan(labels)
+    return (scores, labels) if known.all() else (scores[known], labels[known])
 
 
 def _binary(loss: float, squared: float, groups: _Groups) -> dict[str, float]:
@@ -213,9 +219,9 @@ def _calibration_error(groups: _Groups) -> float:
     return float(np.abs(np.bincount(code, weights=groups.scores - groups.labels)).sum() / total)
 
 
-def _class_counts(winner: npt.NDArray[np.int64], target: Targets, classes: int) -> Array:
+def _class_counts(winner: npt.NDArray[np.int64], labels: Targets, classes: int) -> Array:
     """Return per class (3, K): rows given to it, rows that are of it, rows rightly given to it."""
-    actual = target.astype(np.int64)
+    actual = labels.astype(np.int64)
     counted = [np.bincount(part, minlength=classes) for part in (winner, actual, actual[winner == actual])]
     return np.asarray(counted, np.float64)
 
@@ -232,21 +238,30 @@ def _multiclass(loss: float, counts: Array, groups: _Groups) -> dict[str, float]
     return _plain(figures, rows)
 
 
-def _regression_sums(scores: Scores, target: Targets, center: float) -> Array:
-    """Return rows, sum of squared and absolute errors, sum and sum of squares of target - center."""
-    error = scores.astype(np.float64) - target
-    away = target.astype(np.float64) - center
-    return np.array([len(target), (error**2).sum(), np.abs(error).sum(), away.sum(), (away**2).sum()])
+def _regression_sums(target: TargetColumn, scores: Scores, labels: Targets, center: float) -> Array:
+    """Return rows, sum of squared and absolute errors, sum and sum of squares of labels - center.
+
+    Of a quantile also the sum of pinball losses, and how many labels lie at or below their score.
+    """
+    error = scores.astype(np.float64) - labels
+    away = labels.astype(np.float64) - center
+    sums = [len(labels), (error**2).sum(), np.abs(error).sum(), away.sum(), (away**2).sum()]
+    if target.loss == "quantile":
+        sums += [row_loss(target, scores, labels).sum(), np.count_nonzero(error >= 0)]
+    return np.array(sums, np.float64)
 
 
 def _regression(sums: Array) -> dict[str, float]:
-    rows, squared, absolute, away, away_squared = sums
+    rows, squared, absolute, away, away_squared, *of_quantile = sums
     if rows == 0:
         return {"rows": 0.0}
     figures = {"rmse": np.sqrt(squared / rows), "mae": absolute / rows}
     spread = away_squared - away**2 / rows
     if spread > 0:
         figures["r2"] = 1 - squared / spread
+    if of_quantile:
+        pinball, covered = of_quantile
+        figures |= {"pinball": pinball / rows, "coverage": covered / rows}
     return _plain(figures, rows)
 
 

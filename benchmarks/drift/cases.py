@@ -30,6 +30,7 @@ from benchmarks.drift.streams import (
     PAIR,
     PLAIN,
     SEASONAL,
+    TARGET,
     Change,
     Day,
     Process,
@@ -164,7 +165,7 @@ class Store:
         reference = Reference.of(
             plan(fitting.features), Drift(), _examples(fitting), _examples(held_out), held_out.score
         )
-        loss = row_loss("binary", held_out.score, held_out.label)
+        loss = row_loss(TARGET, held_out.score, held_out.label)
         learned.write_bytes(reference.to_bytes())
         _save(rows, **_columns(_joined(days), COLUMNS), mean_loss=loss.mean())
 
@@ -226,7 +227,7 @@ def _columns(rows: Day, names: set[str] | tuple[str, ...]) -> dict[str, npt.NDAr
     if "pair" in names:
         found["pair"] = number[:, list(PAIR)]
     if "loss" in names:
-        found["loss"] = row_loss("binary", rows.score, rows.label).astype(np.float32)
+        found["loss"] = row_loss(TARGET, rows.score, rows.label).astype(np.float32)
     return found
 
 

@@ -28,6 +28,7 @@ Singles = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
 HOUR, DAY = 3_600_000, 86_400_000
+TARGET = TargetColumn("label", "binary", (0, 1))
 BEGIN = 19_723 * DAY  # 2024-01-01, a Monday
 NUMBERS, ROWS = 20, 4_800
 CARDINALITIES = (5, 8, 12, 20, 40, 200)
@@ -86,8 +87,7 @@ def plan(sample: Features) -> FeaturePlan:
         quantiles = np.quantile(column[~np.isnan(column)], at, method="lower").tolist()
         numbers.append(NumberColumn(f"number{j}", quantiles=tuple(quantiles)))
     categories = (CategoryColumn(f"category{j}", "integer", tuple(range(k))) for j, k in enumerate(CARDINALITIES))
-    target = TargetColumn("label", "binary", (0, 1))
-    return FeaturePlan(tuple(numbers), tuple(categories), target, time="time", rows=len(sample.number))
+    return FeaturePlan(tuple(numbers), tuple(categories), TARGET, time="time", rows=len(sample.number))
 
 
 class World:

@@ -45,7 +45,7 @@ def measure(rows: Rows, autogluon_seconds: int) -> dict[str, dict[str, float] | 
 
 
 def _over_months(rows: Rows, scores: Scores) -> dict[str, float]:
-    months = by_month(rows.plan.target.task, scores, rows.test.target, rows.test.time).values()
+    months = by_month(rows.plan.target, scores, rows.test.target, rows.test.time).values()
     whole = [month for month in months if month["rows"] >= _MONTH_ROWS]
     return {name: float(np.mean([month[name] for month in whole])) for name in ("auc", "log_loss")}
 

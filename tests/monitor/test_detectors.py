@@ -22,6 +22,7 @@ from app.types import Features
 HOUR, DAY = 3_600_000, 86_400_000
 BEGIN = 19_723 * DAY  # a Monday
 YEAR = dt.timedelta(days=365)
+LATE = TargetColumn("late", "binary", (False, True))
 NAMES = ("fast", "medium", "slow", "loss")
 LEARNED = 75  # days of the reference
 
@@ -98,7 +99,7 @@ class World:
         plan = FeaturePlan(
             number=tuple(NumberColumn(name, quantiles=tuple(np.quantile(x, at).tolist())) for name, x in numbers),
             category=(CategoryColumn("kind", "string", tuple("abcd")),),
-            target=TargetColumn("late", "binary", (False, True)),
+            target=LATE,
             time="time",
         )
         return Reference.of(plan, Drift(components=2, season=season), train, held_out, scores)
@@ -107,7 +108,7 @@ class World:
         """Yield the hours of the next days."""
         for _ in range(days):
             for start, features, score, label in self.next_day():
-                yield Hour(start, reference.binning.count(features, score), row_loss("binary", score, label))
+                yield Hour(start, reference.binning.count(features, score), row_loss(LATE, score, label))
 
 
 class Told:

@@ -182,7 +182,7 @@ def test_wobble_is_learned_from_hours_whatever_the_order_of_rows(task) -> None:
     assert len(expected.wobble.day) == len(expected.directions)
     for ours, theirs in zip(found.wobble, expected.wobble, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
-    known = row_loss(task, scores, validation.target)
+    known = row_loss(TARGETS[task], scores, validation.target)
     assert expected.losses[:3] == pytest.approx((known.mean(), known.std(), known.max()))
 
 

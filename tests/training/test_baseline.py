@@ -42,7 +42,7 @@ def test_it_learns_every_task_and_survives_its_own_text(task, figure, best):
     scores = baseline.score(held_out.features)
     assert scores.dtype == np.float32
     assert scores.shape == ((2000, 3) if task == "multiclass" else (2000,))
-    assert evaluate(task, scores, held_out.target)[figure] > best
+    assert evaluate(TARGETS[task], scores, held_out.target)[figure] > best
     again = Baseline(baseline.model, task, plan.target.outputs, baseline.trees, 0.0)
     np.testing.assert_array_equal(again.score(held_out.features), scores)
     assert baseline.score(held_out.features.rows(slice(0, 0))).shape == scores[:0].shape

@@ -10,11 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.data.features import TargetColumn
 from app.spec import Gate, Spec
 from app.training.bootstrap import blocks_of_days, blocks_of_rows, intervals
 from app.training.gate import Candidate, Opponent, Verdict, judge
 
 DAY = 86_400_000
+LATE = TargetColumn("late", "binary", (False, True))
+KIND = TargetColumn("kind", "multiclass", ("a", "b", "c"))
+PRICE = TargetColumn("price", "regression")
 
 
 def spec(**gate) -> Spec:
@@ -44,11 +48,12 @@ def _sigmoid(logit: np.ndarray) -> np.ndarray:
 
 
 def trial(
-    challenger, against, stream, task="binary", role="champion", latency=0.001, megabytes=1.0, **more
+    challenger, against, stream, role="champion", latency=0.001, megabytes=1.0, smaller=False, **more
 ) -> Verdict:
     opponent = Opponent(role, against) if against is not None else None
-    arguments = {"spec": spec(), "time": stream.time, "target": stream.target} | more
-    return judge(task=task, challenger=Candidate(challenger, latency, megabytes), against=opponent, **arguments)
+    candidate = Candidate(challenger, latency, megabytes, smaller)
+    arguments = {"spec": spec(), "target": LATE, "time": stream.time, "labels": stream.target} | more
+    return judge(challenger=candidate, against=opponent, **arguments)
 
 
 def refusals(verdict: Verdict) -> str:
@@ -120,7 +125,7 @@ def test_the_order_of_rows_changes_nothing(seed, timed):
         a, b, y, p = (arrays[name][order] for name in "abyp")
         when = time[order] if timed else time
         sides = {"slices": slices.take(order), "spec": spec(slices=["side"])}
-        return trial(a, b, stream, target=y, time=when, position=p, **sides).figures
+        return trial(a, b, stream, labels=y, time=when, position=p, **sides).figures
 
     straight, shuffled = figures(np.arange(1000)), figures(stream.generator.permutation(1000))
     assert shuffled["overall"] == pytest.approx(straight["overall"])
@@ -204,9 +209,9 @@ def test_rare_values_are_judged_together_and_too_few_rows_are_named():
         ({"challenger": lambda s: s - 0.5}, "allowed are 0 to 1"),
         ({"challenger": lambda s: s[:-1]}, "scores have the shape (5999,) for 6000 rows"),
         ({"challenger": lambda s: s[:, None]}, "scores have the shape (6000, 1) for 6000 rows"),
-        ({"target": lambda y: np.full_like(y, np.nan)}, "0 labelled rows, at least 100 are needed"),
-        ({"target": lambda y: np.where(np.arange(6000) < 99, y, np.nan)}, "99 labelled rows, at least 100"),
-        ({"target": np.zeros_like}, "all 6,000 labels are of one class, 0"),
+        ({"labels": lambda y: np.full_like(y, np.nan)}, "0 labelled rows, at least 100 are needed"),
+        ({"labels": lambda y: np.where(np.arange(6000) < 99, y, np.nan)}, "99 labelled rows, at least 100"),
+        ({"labels": np.zeros_like}, "all 6,000 labels are of one class, 0"),
         ({"time": lambda t: t % (4 * DAY)}, "labelled rows of 4 days, at least 5 are needed"),
         ({"time": lambda t: t[:7]}, "7 values of time for 6000 rows"),
         ({"position": lambda p: p[:7]}, "7 values of position for 6000 rows"),
@@ -217,7 +222,7 @@ def test_evidence_that_proves_nothing_is_refused_with_the_reason(change, message
     parts = {
         "challenger": stream.scores(0.1),
         "champion": stream.scores(0.8),
-        "target": stream.target,
+        "labels": stream.target,
         "time": stream.time // DAY * DAY,
         "position": np.arange(6000),
     }
@@ -280,14 +285,14 @@ def test_multiclass_and_regression_are_judged_by_their_own_loss():
     sure[np.arange(6000), classes] = 0.8
     unsure = np.full((6000, 3), 1 / 3, np.float32)
     labels = classes.astype(np.float32)
-    assert trial(sure, unsure, stream, task="multiclass", target=labels).passed
-    assert "log-loss" in trial(unsure, sure, stream, task="multiclass", target=labels).reasons[0]
-    assert "do not add up to 1" in refusals(trial(sure / 2, unsure, stream, task="multiclass", target=labels))
-    assert "knows 2 classes" in refusals(trial(unsure[:, :2] * 1.5, unsure, stream, task="multiclass", target=labels))
+    assert trial(sure, unsure, stream, target=KIND, labels=labels).passed
+    assert "log-loss" in trial(unsure, sure, stream, target=KIND, labels=labels).reasons[0]
+    assert "do not add up to 1" in refusals(trial(sure / 2, unsure, stream, target=KIND, labels=labels))
+    assert "knows 2 classes" in refusals(trial(unsure[:, :2] * 1.5, unsure, stream, target=KIND, labels=labels))
 
     value = generator.normal(100, 20, 6000).astype(np.float32)
     near, far = (value + generator.normal(0, spread, 6000).astype(np.float32) for spread in (2, 10))
-    verdict = trial(near, far, stream, task="regression", target=value)
+    verdict = trial(near, far, stream, target=PRICE, labels=value)
     assert verdict.passed
     assert "squared error" in verdict.reasons[0]
 

@@ -79,7 +79,7 @@ def test_it_learns_every_task_and_tells_how(task, figure, enough):
     network.eval()
     with torch.no_grad():
         scores = network.score(torch.from_numpy(features.number), torch.from_numpy(features.category))
-    assert evaluate(task, scores, target)[figure] > enough
+    assert evaluate(TARGETS[task], scores, target)[figure] > enough
     assert outcome.validation[figure] > enough
     assert seen == outcome.history
     assert outcome.best_epoch == 1 + np.argmin([line["validation_loss"] for line in seen])

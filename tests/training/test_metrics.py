@@ -40,7 +40,7 @@ def column_of(task):
 def test_binary_figures_agree_with_scikit_learn(seed, n, tied):
     scores, target = rows_of("binary", seed, n, tied)
     target[:2] = (0, 1)
-    found = evaluate("binary", scores, target)
+    found = evaluate(BINARY, scores, target)
     assert found["auc"] == pytest.approx(reference.roc_auc_score(target, scores), abs=1e-12)
     assert found["log_loss"] == pytest.approx(reference.log_loss(target, scores.astype(float)), rel=1e-6)
     assert found["brier"] == pytest.approx(reference.brier_score_loss(target, scores), rel=1e-6)
@@ -51,7 +51,7 @@ def test_binary_figures_agree_with_scikit_learn(seed, n, tied):
 @given(seed=st.integers(0, 10**6), n=st.integers(3, 300))
 def test_multiclass_figures_agree_with_scikit_learn(seed, n):
     scores, target = rows_of("multiclass", seed, n)
-    found = evaluate("multiclass", scores, target)
+    found = evaluate(MULTICLASS, scores, target)
     wide = scores.astype(float)
     wide /= wide.sum(axis=1, keepdims=True)
     assert found["log_loss"] == pytest.approx(reference.log_loss(target, wide, labels=[0, 1, 2]), rel=1e-5)
@@ -63,7 +63,7 @@ def test_multiclass_figures_agree_with_scikit_learn(seed, n):
 @given(seed=st.integers(0, 10**6), n=st.integers(3, 300))
 def test_regression_figures_agree_with_scikit_learn(seed, n):
     scores, target = rows_of("regression", seed, n)
-    found = evaluate("regression", scores, target)
+    found = evaluate(REGRESSION, scores, target)
     assert found["rmse"] == pytest.approx(reference.root_mean_squared_error(target.astype(float), scores), rel=1e-6)
     assert found["mae"] == pytest.approx(reference.mean_absolute_error(target.astype(float), scores), rel=1e-6)
     assert found["r2"] == pytest.approx(reference.r2_score(target.astype(float), scores), rel=1e-6, abs=1e-6)
@@ -72,14 +72,14 @@ def test_regression_figures_agree_with_scikit_learn(seed, n):
 def test_calibration_error_is_the_gap_between_score_and_share():
     scores = np.repeat(np.float32([0.25, 0.75]), 400)
     target = np.tile(np.float32([1, 0, 0, 0]), 200)  # a share of .25 everywhere
-    assert evaluate("binary", scores, target)["calibration_error"] == pytest.approx(0.25)
+    assert evaluate(BINARY, scores, target)["calibration_error"] == pytest.approx(0.25)
 
 
 def test_calibration_error_does_not_depend_on_the_order_of_tied_rows():
     scores, target = rows_of("binary", 3, 500, tied=True)
     order = np.random.default_rng(0).permutation(500)
-    first = evaluate("binary", scores, target)["calibration_error"]
-    assert evaluate("binary", scores[order], target[order])["calibration_error"] == pytest.approx(first)
+    first = evaluate(BINARY, scores, target)["calibration_error"]
+    assert evaluate(BINARY, scores[order], target[order])["calibration_error"] == pytest.approx(first)
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
@@ -91,7 +91,7 @@ def test_a_tally_over_pieces_equals_the_exact_figures(task, seed, cut):
     pieces = [Tally.of(column, scores[:cut], target[:cut]), Tally.of(column, scores[cut:], target[cut:])]
     found = pieces[0].merge(pieces[1]).figures()
     backwards = pieces[1].merge(Tally.zero(column)).merge(pieces[0]).figures()
-    exact = evaluate(task, scores, target)
+    exact = evaluate(column_of(task), scores, target)
     assert found == pytest.approx(backwards)
     if task == "binary":
         assert abs(found["auc"] - exact["auc"]) <= found.pop("auc_error") + 1e-12
@@ -104,13 +104,13 @@ def test_a_tally_over_pieces_equals_the_exact_figures(task, seed, cut):
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 def test_no_rows_have_no_figures(task):
     scores = np.empty((0, 3) if task == "multiclass" else (0,), np.float32)
-    assert evaluate(task, scores, np.empty(0, np.float32)) == {"rows": 0}
+    assert evaluate(column_of(task), scores, np.empty(0, np.float32)) == {"rows": 0}
     assert Tally.zero(column_of(task)).figures() == {"rows": 0}
 
 
 def test_one_class_alone_has_no_auc_but_the_rest():
     scores, target = np.float32([0.2, 0.4]), np.float32([0, 0])
-    assert set(evaluate("binary", scores, target)) == {"rows", "log_loss", "brier", "calibration_error"}
+    assert set(evaluate(BINARY, scores, target)) == {"rows", "log_loss", "brier", "calibration_error"}
     assert "auc" not in Tally.of(BINARY, scores, target).figures()
 
 
@@ -118,25 +118,27 @@ def test_one_class_alone_has_no_auc_but_the_rest():
 def test_rows_without_a_label_change_nothing(task):
     scores, target = rows_of(task, 1, 50)
     more_scores, more_target = np.concatenate([scores, scores[:9]]), np.append(target, np.full(9, np.nan, np.float32))
-    assert evaluate(task, more_scores, more_target) == evaluate(task, scores, target)
+    assert evaluate(column_of(task), more_scores, more_target) == evaluate(column_of(task), scores, target)
     tally = Tally.of(column_of(task), more_scores, more_target)
     assert tally.figures() == Tally.of(column_of(task), scores, target).figures()
 
 
 def test_a_sure_mistake_costs_a_bounded_loss():
-    assert np.isfinite(row_loss("binary", np.float32([0.0, 1.0]), np.float32([1, 0]))).all()
-    assert row_loss("regression", np.float32([3.0]), np.float32([1.0])).tolist() == [4.0]
+    assert np.isfinite(row_loss(BINARY, np.float32([0.0, 1.0]), np.float32([1, 0]))).all()
+    assert row_loss(REGRESSION, np.float32([3.0]), np.float32([1.0])).tolist() == [4.0]
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
 def test_the_mean_row_loss_is_the_log_loss(task):
     scores, target = rows_of(task, 5, 200)
-    assert row_loss(task, scores, target).mean() == pytest.approx(evaluate(task, scores, target)["log_loss"])
+    assert row_loss(column_of(task), scores, target).mean() == pytest.approx(
+        evaluate(column_of(task), scores, target)["log_loss"]
+    )
 
 
 def test_months_are_calendar_months():
     time = np.array(["2013-02-28T23:59:59", "2013-03-01", "2013-03-31T10:00"], "datetime64[ms]").astype(np.int64)
-    found = by_month("binary", np.float32([0.1, 0.2, 0.9]), np.float32([0, 0, 1]), time)
+    found = by_month(BINARY, np.float32([0.1, 0.2, 0.9]), np.float32([0, 0, 1]), time)
     assert {month: figures["rows"] for month, figures in found.items()} == {"2013-02": 1, "2013-03": 2}
     assert found["2013-03"]["auc"] == 1.0
     assert "auc" not in found["2013-02"]
@@ -149,8 +151,8 @@ def test_slices_hold_their_own_rows_and_nulls_are_a_slice(chunks, dictionary):
     column = column.dictionary_encode() if dictionary else column
     column = pa.chunked_array([column.slice(0, 3), column.slice(3)]) if chunks == 2 else column
     scores, target = np.float32([0.1, 0.2, 0.3, 0.9, 0.2, 0.5]), np.float32([0, 0, 0, 1, 1, 1])
-    found = by_slice("binary", scores, target, column)
+    found = by_slice(BINARY, scores, target, column)
     assert list(found) == ["AA", "UA", "ZZ", "null"]
-    assert found["AA"] == evaluate("binary", scores[[0, 3]], target[[0, 3]])
+    assert found["AA"] == evaluate(BINARY, scores[[0, 3]], target[[0, 3]])
     assert found["null"]["rows"] == 1
-    assert list(by_slice("binary", scores, target, column, min_rows=2)) == ["AA", "UA"]
+    assert list(by_slice(BINARY, scores, target, column, min_rows=2)) == ["AA", "UA"]

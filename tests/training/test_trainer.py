@@ -152,7 +152,7 @@ def test_streams_are_shared_by_workers(ray_session, tmp_path):
     assert outcome.validation["auc"] > 0.9
     trained = Network.from_safetensors(weights, PLAN, spec.model)
     scores = trained.score(*(torch.from_numpy(matrix) for matrix in PARTS.validation.features))
-    assert evaluate("binary", scores, PARTS.validation.target)["auc"] > 0.9
+    assert evaluate(PLAN.target, scores, PARTS.validation.target)["auc"] > 0.9
 
 
 @pytest.mark.ray
