@@ -6,7 +6,6 @@ import logging
 import time
 from typing import Any
 
-
 from app.cluster import connect
 from app.data.features import TargetColumn
 from app.declaration import Declaration
