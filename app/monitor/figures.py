@@ -132,7 +132,9 @@ class Figures:
     def add_losses(self, step: int, joined: pl.DataFrame) -> None:
         """Add rows that have got their label, as `outcomes.losses` returns them."""
         event = joined["event"].to_numpy()
-        loss, shadow = (joined[name].fill_null(np.nan).to_numpy() for name in ("loss", "shadow_loss"))
+        loss, shadow, less = (
+            joined[name].fill_null(np.nan).to_numpy() for name in ("loss", "shadow_loss", "difference")
+        )
         answered = joined.select("version", "role").with_row_index()
         for (version, role), rows in answered.group_by("version", "role", maintain_order=True):
             self._add_loss(step, (str(version), str(role)), event, loss, rows["index"].to_numpy())
@@ -140,7 +142,7 @@ class Figures:
         for (version,), rows in scored.group_by("shadow_version", maintain_order=True):
             self._add_loss(step, (str(version), "shadow"), event, shadow, rows["index"].to_numpy())
         for version, role, ours, index in _challengers(joined):
-            difference = (loss[index] - shadow[index]) if ours else (shadow[index] - loss[index])
+            difference = less[index] if ours else -less[index]
             known = difference[~np.isnan(difference)]
             self.paired.setdefault(version, Losses()).add(event[index], difference)
             self._add(

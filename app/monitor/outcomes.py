@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from app.data.features import TargetColumn
+from app.data.features import Loss, TargetColumn
 from app.data.loss import row_loss
 from app.types import Scores, Targets
 
@@ -130,13 +130,24 @@ class Outcomes:
 
 
 def losses(joined: pl.DataFrame, target_of: Callable[[str], TargetColumn]) -> pl.DataFrame:
-    """Return joined rows with `loss` and `shadow_loss` (null where no shadow scored the row or there is no loss)."""
+    """Return joined rows with `loss`, `shadow_loss` and their `difference`, the answer's less the shadow's.
+
+    They are null where no shadow scored the row or there is no loss; the difference also where the two versions'
+    losses are of different kinds, which says nothing.
+    """
     versions = joined["version"].to_list(), joined["shadow_version"].to_list()
     columns = {
         name: _losses(of, joined[score], joined["label"], target_of)
         for name, of, score in (("loss", versions[0], "score"), ("shadow_loss", versions[1], "shadow_score"))
     }
+    kinds = {of: _kind(target_of(of)) for of in {*versions[0], *versions[1]} if of}
+    alike = np.array([kinds.get(one) == kinds.get(other) for one, other in zip(*versions, strict=True)], np.bool_)
+    columns["difference"] = np.where(alike, columns["loss"] - columns["shadow_loss"], np.nan)
     return joined.with_columns(**{name: pl.Series(values).fill_nan(None) for name, values in columns.items()})
+
+
+def _kind(target: TargetColumn) -> tuple[Loss, float]:
+    return target.loss, target.quantile
 
 
 def matrix(score: pl.Series) -> Scores:

@@ -140,7 +140,7 @@ def _losses(state: "State") -> list[dict[str, Any]]:
                 found[day, version] = before[0] + rows, before[1] + total
     days = sorted(found)[-_DAYS:]
     return [
-        {"day": _day(day), "version": version, "rows": rows, "loss": round(total / rows, 6)}
+        {"day": _day(day), "version": version, "rows": rows, "loss": float(f"{total / rows:.6g}")}
         for day, version in days
         for rows, total in [found[day, version]]
     ]

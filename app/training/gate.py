@@ -10,8 +10,8 @@ difference in loss, challenger - opponent):
   not worse, too, by more than `compress.margin` x the other's loss. It offers time and memory, not a better answer.
   (A test of non-inferiority: at a confidence of 95 %, 2 to 4 % of versions pass that trail by just the margin.)
 - Against the best constant prediction, chosen in hindsight on the very rows judged: proven better, too. Where the
-  champion is beaten or equalled, who has proven it already, better on the mean will do: its few newest days, of which some are
-  nothing like the others, say much of two models that share them, and little of a model and a constant.
+  champion is beaten or equalled, who has proven it already, better on the mean will do: its few newest days, of which
+  some are nothing like the others, say much of two models that share them, and little of a model and a constant.
 - On no slice proven worse than the opponent by more than `gate.margin`, or the margin that holds overall, where that
   is wider. The slices' intervals hold together, so many slices raise no more false alarms than one.
 - One row's prediction and the bundle stay within `gate.max_latency` and `gate.max_megabytes`.

@@ -326,7 +326,8 @@ def losses(version: str, other: str, rows: int, worse: float) -> pl.DataFrame:
     loss = random.random(rows)
     roles = {"version": [version] * rows, "role": ["champion"] * rows, "shadow_version": [other] * rows}
     shadow = loss + worse + 0.1 * random.standard_normal(rows)
-    return pl.DataFrame({"event": START + np.arange(rows), **roles, "loss": loss, "shadow_loss": shadow})
+    counted = {"loss": loss, "shadow_loss": shadow, "difference": loss - shadow}
+    return pl.DataFrame({"event": START + np.arange(rows), **roles, **counted})
 
 
 @pytest.fixture

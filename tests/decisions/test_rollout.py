@@ -62,6 +62,7 @@ class Rollout:
         """Labels on rows of a day; the shadow's loss is higher by `worse`, and some noise."""
         random = np.random.default_rng(day)
         loss = random.random(rows)
+        shadow_loss = loss + worse + 0.1 * random.standard_normal(rows)
         joined = pl.DataFrame(
             {
                 "event": START + day * DAY + np.arange(rows),
@@ -69,7 +70,8 @@ class Rollout:
                 "role": ["champion"] * rows,
                 "shadow_version": [shadow] * rows,
                 "loss": loss,
-                "shadow_loss": loss + worse + 0.1 * random.standard_normal(rows),
+                "shadow_loss": shadow_loss,
+                "difference": loss - shadow_loss,
             }
         )
         self.step += 1

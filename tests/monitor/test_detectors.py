@@ -237,13 +237,14 @@ def test_a_rise_of_the_loss_is_found_and_a_fall_is_none() -> None:
     assert not Told("loss", reference).alarms(less)
 
 
-def test_losses_count_in_any_unit() -> None:
+@pytest.mark.parametrize("unit", [2.0**6, 2.0**-40])
+def test_losses_count_in_any_unit(unit) -> None:
     reference, hours = _now({"mistakes": 0.4}, seed=4)
-    mean, sd, largest = reference.losses[:3]
-    scaled = Loss(reference.losses._replace(mean=64 * mean, sd=64 * sd, largest=64 * largest), 64 * mean, YEAR)
+    mean, sd, largest = (unit * figure for figure in reference.losses[:3])
+    scaled = Loss(reference.losses._replace(mean=mean, sd=sd, largest=largest), mean, YEAR)
     told = Told("loss", reference)
     for hour in hours:
-        ours, theirs = told.update(hour), scaled.update(hour.start, 64 * hour.losses)
+        ours, theirs = told.update(hour), scaled.update(hour.start, unit * hour.losses)
         assert ours is not None
         np.testing.assert_allclose(theirs.log_m, ours.log_m, rtol=1e-6, atol=1e-9)
 

@@ -126,6 +126,26 @@ def test_losses_of_answer_and_shadow_and_none_for_labels_that_say_nothing() -> N
     known = losses(joined, lambda version: LATE)
     assert known["loss"].to_list() == [pytest.approx(-np.log(0.25)), pytest.approx(-np.log(0.25)), None]
     assert known["shadow_loss"].to_list() == [pytest.approx(-np.log(0.5))] * 2 + [None]
+    assert known["difference"].to_list() == [pytest.approx(np.log(2))] * 2 + [None]
+
+
+def test_losses_of_different_kinds_are_not_compared() -> None:
+    labels = pa.concat_tables([_labels(["a"], label=10.0), _labels(["b"], label=1.0)])
+    joined = Outcomes(HOUR).join(_predictions(["a", "b"], score=8.0, shadow=5.0), labels, 0)
+    kinds = [("squared", 0.5), ("absolute", 0.5), ("quantile", 0.75), ("quantile", 0.9)]
+    one, *others = (TargetColumn("y", "regression", regression_loss=loss, quantile=q) for loss, q in kinds)
+    alike = losses(joined, lambda version: one)
+    assert alike["loss"].to_list() == [4.0, 49.0]
+    assert alike["difference"].to_list() == [4.0 - 25.0, 49.0 - 16.0]
+    for mine, theirs, ours, shadow in [
+        (one, others[0], [4.0, 49.0], [5.0, 4.0]),
+        (others[0], others[1], [2.0, 7.0], [3.75, 1.0]),
+        (others[1], others[2], [1.5, 1.75], [4.5, pytest.approx(0.4)]),
+    ]:
+        known = losses(joined, {"1": mine, "2": theirs}.__getitem__)
+        assert known["loss"].to_list() == ours
+        assert known["shadow_loss"].to_list() == shadow
+        assert known["difference"].to_list() == [None, None]
 
 
 def test_losses_of_several_classes_and_none_of_a_class_nobody_declared() -> None:

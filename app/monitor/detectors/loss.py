@@ -9,7 +9,7 @@
   wandered. A week of bad weather is then one event, not seven thousand; where losses hardly wander, hours suffice.
   Guarantee: as declared if losses wander as modelled. Losses are cut off at the largest of the validation rows.
 
-Only a rise alarms. Log-loss or squared error: only ratios to the expected loss count.
+Only a rise alarms. Whatever the loss and its unit: only ratios to the expected loss count.
 
 References: Podkopaev, Ramdas (2022), Tracking the risk of a deployed model and detecting harmful distribution shifts.
 """
@@ -27,7 +27,7 @@ from app.monitor.wobble import Losses
 WAYS = ("bets", "level")
 _BETS = np.array([0.05, 0.1, 0.2, 0.4, 0.8])
 _SMALLEST_MARGIN = 0.1
-_SMALLEST = 1e-6  # expected loss: of a model that never erred, any loss would be infinitely more
+_SMALLEST = 1e-6  # expected loss, of the largest: of a model that never erred, any loss would be infinitely more
 
 
 class Loss:
@@ -35,8 +35,9 @@ class Loss:
 
     def __init__(self, losses: Losses, expected: float, false_alarm: dt.timedelta) -> None:
         """`losses` are the reference's; `expected` is the mean row loss on rows the model did not learn from."""
-        self._losses, self._expected = losses, max(expected, _SMALLEST)
-        self._sd, self._largest = max(losses.sd, _SMALLEST), max(losses.largest, self._expected + losses.sd)
+        smallest = _SMALLEST * (losses.largest or 1.0)
+        self._losses, self._expected = losses, max(expected, smallest)
+        self._sd, self._largest = max(losses.sd, smallest), max(losses.largest, self._expected + losses.sd)
         wobble = losses.wobble
         away = 4 * np.sqrt(np.square(wobble.day) + np.square(wobble.hour)) + 3 * wobble.error
         self._margin = max(_SMALLEST_MARGIN, float(away[0]) * self._sd / self._expected)
