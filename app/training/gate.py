@@ -8,6 +8,7 @@ difference in loss, challenger - opponent):
   upper end is at most `gate.margin` x the baseline's loss.
 - A smaller version, against the larger one that it is made of and against the champion that it would replace: proven
   not worse, too, by more than `compress.margin` x the other's loss. It offers time and memory, not a better answer.
+  It is held against both, so that one margin after the other does not add up to a bad model.
   (A test of non-inferiority: at a confidence of 95 %, 2 to 4 % of versions pass that trail by just the margin.)
 - Against the best constant prediction, chosen in hindsight on the very rows judged: proven better, too. Where the
   champion is beaten or equalled, who has proven it already, better on the mean will do: its few newest days, of which

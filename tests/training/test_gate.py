@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.data.features import TargetColumn
+from app.data.loss import row_loss
 from app.spec import Gate, Spec
 from app.training.bootstrap import blocks_of_days, blocks_of_rows, intervals
 from app.training.gate import Candidate, Opponent, Verdict, judge
@@ -292,9 +294,26 @@ def test_multiclass_and_regression_are_judged_by_their_own_loss():
 
     value = generator.normal(100, 20, 6000).astype(np.float32)
     near, far = (value + generator.normal(0, spread, 6000).astype(np.float32) for spread in (2, 10))
-    verdict = trial(near, far, stream, target=PRICE, labels=value)
-    assert verdict.passed
-    assert "squared error" in verdict.reasons[0]
+    losses = {"squared": "squared error", "absolute": "absolute error", "quantile": "pinball loss"}
+    for loss, words in losses.items():
+        price = replace(PRICE, regression_loss=loss, quantile=0.9)
+        verdict = trial(near, far, stream, target=price, labels=value)
+        assert verdict.passed
+        assert words in verdict.reasons[0]
+        assert verdict.figures["overall"]["challenger"] == pytest.approx(row_loss(price, near, value).mean())
+
+
+@pytest.mark.parametrize(("loss", "quantile"), [("squared", 0.5), ("absolute", 0.5), ("quantile", 0.9)])
+def test_the_constant_that_the_loss_asks_for_is_beaten_by_no_other_constant(loss, quantile):
+    """Of skewed values the mean, the median and the quantile are three different answers."""
+    stream = Stream()
+    price = replace(PRICE, regression_loss=loss, quantile=quantile)
+    value = stream.generator.exponential(10, 6000).astype(np.float32)
+    best = {"squared": value.mean(), "absolute": np.median(value), "quantile": np.quantile(value, 0.9)}[loss]
+    for constant in (best, value.mean(), np.median(value), np.quantile(value, 0.9)):
+        verdict = trial(np.full_like(value, constant), None, stream, target=price, labels=value)
+        assert "not proven better than the best constant prediction" in refusals(verdict)
+        assert (verdict.figures["prior"]["difference"] < 1e-4) is bool(constant == best)
 
 
 def test_without_a_time_rows_are_drawn_in_blocks_that_depend_on_the_row_alone():
