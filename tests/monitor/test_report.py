@@ -4,6 +4,7 @@ import json
 
 import polars as pl
 
+from app.monitor.figures import Losses
 from app.monitor.findings import Finding
 from app.monitor.report import words
 from app.monitor.state import Monitor
@@ -49,6 +50,14 @@ def test_calm_traffic_is_ok_and_told_in_full(world, spec) -> None:
     assert 0 <= features["temp"]["evidence"] < features["temp"]["threshold"]
     assert abs(sum(one["seen"] for one in features["carrier"]["bins"]) - 1) < 0.01
     assert Monitor.from_bytes(monitor.to_bytes(), spec, world.subject).report() == monitor.report()
+
+
+def test_a_loss_is_told_to_six_digits_in_whatever_unit(world, spec) -> None:
+    monitor = Monitor(spec, world.subject)
+    for step in world.steps(world.rows(28 * 24, 1)):
+        monitor.fold(step)
+    monitor.state.figures.losses = {("1", "champion"): Losses({0: (3, 5e-8, 0.0), 86_400_000: (3, 1e7, 0.0)})}
+    assert [day["loss"] for day in monitor.report()["loss"]["days"]] == [1.66667e-08, 3333330.0]
 
 
 def test_a_fault_comes_before_drift_and_drift_before_calm(world, spec) -> None:
