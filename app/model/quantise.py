@@ -123,9 +123,8 @@ def _multiply_integers(graph: Rewriting, layer: Layer) -> None:
     if layer.between:
         flow = graph.add("Reshape", [flow, constant("rows", np.array([-1, inputs]))], named("flow"))
     size = flow if positive else graph.add("Abs", [flow], named("size"))
-    top = graph.add("ReduceMax", [size, constant("last_axis", np.array([-1]))], named("largest"), keepdims=1)
-    # So that a row of zeros has a step, too.
-    top = graph.add("Max", [top, constant("least", np.float32(1e-30))], named("top"))
+    top = graph.add("ReduceMax", [size, constant("last_axis", np.array([-1]))], named("top"), keepdims=1)
+    # A row of zeros has steps of zero: whatever is counted, so many times zero is what comes out.
     step = graph.add("Mul", [top, constant("unit", np.float32(1 / (255 if positive else 127)))], named("length"))
     step = graph.add("Reshape", [step, constant("flat", np.array([-1]))], named("step"))
     if not positive:  # -top .. top is counted from 0 to 254
@@ -215,8 +214,6 @@ def _to_half(graph: Rewriting, layers: dict[str, Layer]) -> bytes:
 def _stays_half(graph: Rewriting, node: onnx.NodeProto, halves: set[str]) -> bool:
     """Does a node lie between layers in float16, so that there is nothing to be had from float32?"""
     flows = {name for name in node.input if name not in graph.constants}
-    if not graph.leads_on(node):
-        return False
     if node.op_type == "Concat":  # of an embedding and numbers: on its way into a layer
         return not halves.isdisjoint(flows)
     return node.op_type in ("Relu", "Add", "Mul", "Reshape") and bool(flows) and flows <= halves

@@ -55,17 +55,13 @@ class Rewriting:
 
     def layers(self) -> list[Layer]:
         """Return the products with a constant matrix, but none after which only the score follows."""
-        found = (self._layer(node) for node in self.old if self.leads_on(node))
+        found = (self._layer(node) for node in self.old if not self._followed.isdisjoint(node.output))
         return [layer for layer in found if layer]
 
     def embeddings(self) -> set[str]:
         """Return the names of the float32 matrices whose rows are looked up on the way to a product."""
         found = {node.input[0] for node in self.old if node.op_type == "Gather" and node.output[0] in self._followed}
         return {name for name in found if self._is_matrix(name)}
-
-    def leads_on(self, node: onnx.NodeProto) -> bool:
-        """Does a product follow this node?"""
-        return not self._followed.isdisjoint(node.output)
 
     def is_positive(self, name: str) -> bool:
         """Can no value of this tensor be below zero?"""

@@ -1,6 +1,7 @@
 """A quantised graph scores nearly as before, and each row by itself, whatever the batch."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -139,21 +140,30 @@ def test_large_numbers_keep_their_digits_in_float16(make_plan, make_network) -> 
     assert found.std() > 1e-3
 
 
+def _loaded(data: bytes, folder: Path) -> bytes:
+    """Return the graph that ONNX Runtime makes of another on loading it."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "loaded.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(data, options)
+    return (folder / "loaded.onnx").read_bytes()
+
+
 def test_stored_weights_are_float32_again_once_loaded(large, make_features, tmp_path) -> None:
     plan, graph = large
-    kinds = []
-    for name, data in {
-        "before": graph,
-        "after": quantise(graph, plan, "int8_weights", make_features(plan, 1)),
-    }.items():
-        options = onnxruntime.SessionOptions()
-        options.optimized_model_filepath = str(tmp_path / name)
-        options.log_severity_level = 3
-        onnxruntime.InferenceSession(data, options)
-        loaded = (tmp_path / name).read_bytes()
-        kinds.append(sorted(_operators(loaded)))
-        assert all(value.dtype != np.int8 for value in _constants(loaded).values())
-    assert kinds[0] == kinds[1]
+    before = _loaded(graph, tmp_path)
+    after = _loaded(quantise(graph, plan, "int8_weights", make_features(plan, 1)), tmp_path)
+    assert sorted(_operators(after)) == sorted(_operators(before))
+    assert all(value.dtype != np.int8 for value in _constants(after).values())
+
+
+def test_static_layers_hand_integers_to_one_another(large, make_features, tmp_path) -> None:
+    plan, graph = large
+    smaller = quantise(graph, plan, "int8_static", make_features(plan, 100))
+    assert _constants(smaller)["hidden1.weight_scale"].shape == (256,)
+    loaded = _operators(_loaded(smaller, tmp_path))
+    assert loaded.count("QGemm") == 3
+    assert loaded.count("QuantizeLinear") == loaded.count("DequantizeLinear") == 1
 
 
 @pytest.mark.parametrize("how", INTEGERS)
@@ -164,8 +174,8 @@ def test_no_integer_product_can_saturate(large, make_features, how) -> None:
     hidden = [value for name, value in _constants(smaller).items() if name.startswith("hidden") and value.ndim == 2]
     assert len(hidden) == 3
     assert all(value.dtype == np.int8 and 2 * 255 * np.abs(value.astype(int)).max() < 2**15 for value in hidden)
-    counts = _operators(smaller)
-    assert "MatMulInteger" in counts if how == "int8_dynamic" else counts.count("QuantizeLinear") >= 4
+    products = {"int8_dynamic": "MatMulInteger", "int8_static": "QuantizeLinear"}
+    assert _operators(smaller).count(products[how]) >= 3
 
 
 def test_calibration_rows_decide_the_static_steps_alone(large, make_features) -> None:
@@ -256,6 +266,32 @@ def test_an_ensemble_within_a_network_and_operators_not_known_here_are_kept(make
     if how in INTEGERS:
         quantised = {"w1.int8", "w2.int8"} if how == "int8_dynamic" else {"w1_quantized", "w2_quantized"}
         assert quantised <= set(_constants(smaller))
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+@pytest.mark.parametrize("how", ["int8_weights", "int8_dynamic"])
+def test_a_column_of_weights_keeps_its_digits_however_large_the_others_are(make_plan, how, transposed) -> None:
+    plan = make_plan("regression", numbers=32, categories=0)
+    random = np.random.default_rng(0)
+    sizes = np.logspace(-12, 0, 16).astype(np.float32)
+    weights = (random.normal(size=(32, 16)) * sizes).astype(np.float32)
+    constants = {
+        "w": np.ascontiguousarray(weights.T) if transposed else weights,
+        "sizes": sizes,
+        "head": random.normal(size=(16, 1)).astype(np.float32),
+        "flat": np.array([-1]),
+    }
+    nodes = [
+        helper.make_node("Gemm", ["number", "w"], ["y"], transB=transposed),
+        helper.make_node("Div", ["y", "sizes"], ["even"]),
+        helper.make_node("MatMul", ["even", "head"], ["z"]),
+        helper.make_node("Reshape", ["z", "flat"], ["score"]),
+    ]
+    graph = _graph(nodes, constants, plan)
+    features = Features(random.normal(size=(100, 32)).astype(np.float32), np.zeros((100, 0), np.int64))
+    expected = Runtime(graph, plan).score(features)
+    found = Runtime(quantise(graph, plan, how, features), plan).score(features)
+    np.testing.assert_allclose(found, expected, atol=0.05 * expected.std())
 
 
 @pytest.fixture(scope="module")
