@@ -14,8 +14,8 @@ Integer products are uint8 x int8, and weights have 7 bits. int8 x int8 has no f
 and those without VNNI add two products in 16 bits: 2 x 255 x 64 is below 2^15, so no sum ever saturates, and
 integers are the same on every machine. What comes before them is float32, whose last bit is the machine's own, and
 may turn a rounding round: that moves one activation by one step, 1/255 of the largest one. On the flights a last
-bit more in every number changed the scores of 1 % of the rows, none by more than 0.001; quantisation itself moves a
-probability by 0.0006 in the mean, and by up to 0.008. On one machine the same row gives the same score, whatever
+bit more in every number changed the scores of 1 % of the rows, none by more than 0.002; quantisation itself moves a
+probability by 0.0006 in the mean, and by up to 0.009. On one machine the same row gives the same score, whatever
 the batch.
 
 Normalisation, periodic embeddings and the last layer stay float32: little is to be gained there, and numbers may
