@@ -135,16 +135,22 @@ class Network(nn.Module):
         return number, category.masked_fill(chance > 1 - self.hidden_rate / 2, UNSEEN_ID)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the mean loss: log-loss, or the squared error in units of the standardised target.
+        """Return the mean loss: log-loss, or a regression's declared one in units of the standardised target.
 
-        `target` (n,) is 0/1, a class index or a value, as `app.types.Targets`; none may be NaN.
+        `target` (n,) is 0/1, a class index or a value, as `app.types.Targets`, or what a teacher thinks: a probability
+        (n,), or those of all classes (n, K). None may be NaN.
         """
         column = self.plan.target
         if column.task == "multiclass":
-            return functional.cross_entropy(logits, target.long())
+            return functional.cross_entropy(logits, target if target.ndim == 2 else target.long())
         if column.task == "binary":
             return functional.binary_cross_entropy_with_logits(logits.squeeze(1), target)
-        return functional.mse_loss(logits.squeeze(1), (target - column.mean) / column.std)
+        error = (target - column.mean) / column.std - logits.squeeze(1)
+        if column.loss == "squared":
+            return error.square().mean()
+        if column.loss == "absolute":
+            return error.abs().mean()
+        return torch.maximum(column.quantile * error, (column.quantile - 1) * error).mean()
 
     def to_scores(self, logits: Tensor) -> Scores:
         """Return calibrated probabilities (n,) or (n, K), or values in the target's own units (n,)."""

@@ -64,7 +64,8 @@ class MemoryLoader:
         ranks: Ranks | None = None,
     ) -> None:
         ranks = ranks or Ranks()
-        self._labelled = np.flatnonzero(~np.isnan(target))
+        unknown = np.isnan(target)
+        self._labelled = np.flatnonzero(~(unknown.any(axis=1) if target.ndim == 2 else unknown))
         self.rows = len(self._labelled)
         self._batch_size, self._seed, self._ranks = batch_size, seed, ranks
         arrays: list[npt.NDArray[np.generic]] = [features.number, features.category, target]

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -241,3 +242,30 @@ def test_two_ranks_equal_one_at_the_same_global_batch(tmp_path):
         np.testing.assert_allclose(together[name], tensor.numpy(), rtol=1e-3, atol=1e-5, err_msg=name)
     expected = [outcome.validation["auc"], outcome.history[0]["validation_auc"]]
     np.testing.assert_allclose(together["figures"], expected, atol=1e-4)
+
+
+def test_a_teachers_thoughts_teach_and_a_row_without_any_does_not():
+    """Probabilities of all classes are targets, too: sure ones as good as labels, and rows of NaN are left out."""
+    features, labels = rows_of("multiclass", n=40)
+    soft = np.eye(3, dtype=np.float32)[labels.astype(np.int64)]
+    soft[7] = np.nan
+    loader = MemoryLoader(features, soft, 8)
+    assert loader.rows == 39
+    assert all(batch.target.shape == (batch.rows, 3) for batch in loader.shuffled(0))
+    network, logits = (
+        network_of(plan_of("multiclass")),
+        torch.randn(39, 3, generator=torch.Generator().manual_seed(0)),
+    )
+    known = torch.from_numpy(np.delete(soft, 7, axis=0))
+    torch.testing.assert_close(network.loss(logits, known), network.loss(logits, known.argmax(dim=1).float()))
+
+
+@pytest.mark.parametrize(("loss", "best"), [("squared", "mean"), ("absolute", "median"), ("quantile", "quantile")])
+def test_a_regressions_loss_is_least_at_what_it_predicts(loss, best):
+    target = TargetColumn("y", "regression", mean=10.0, std=2.0, regression_loss=loss, quantile=0.9)
+    network = network_of(replace(plan_of("regression"), target=target))
+    labels = torch.distributions.Exponential(0.1).sample((4001,))
+    wanted = {"mean": labels.mean(), "median": labels.median(), "quantile": labels.quantile(0.9)}[best]
+    candidates = torch.linspace(0, 60, 1201)
+    losses = [network.loss(((value - 10) / 2).expand(4001, 1), labels).item() for value in candidates]
+    assert candidates[int(np.argmin(losses))] == pytest.approx(wanted.item(), abs=0.1)
