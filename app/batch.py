@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from app.data.contract import Contract
-from app.data.features import FeaturePlan
 from app.data.files import list_files
 from app.data.sources import Fragment, fragments_of, read, read_schema
+from app.data.unlabelled import declared_features
 from app.model.bundle import open_bundle
 from app.serving.arrow_codec import predictions
-from app.spec import CategoryFeature, Data, NumberFeature
+from app.spec import Data
 from app.types import UserError
 from app.workspace import exists, join, read_bytes, write_bytes
 
@@ -90,7 +90,7 @@ class _Scorer:
         if self._key is None:  # rows without a name are named by their place in the table
             self._place = next(name for name in ("row", "row_number", "evertrue_row") if name not in schema.names)
             schema = schema.append(pa.field(self._place, pa.int64()))
-        self._contract = Contract.of_features(_features(bundle.plan), schema, self._key or self._place)
+        self._contract = Contract.of_features(declared_features(bundle.plan), schema, self._key or self._place)
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         fragment = Fragment(**json.loads(item["fragment"]))
@@ -111,17 +111,6 @@ class _Scorer:
         if reasons:
             _write(join(self._out, f"rejected-{number}.parquet"), pa.concat_tables(rejected))
         return {"rows": sum(table.num_rows for table in scored), "rejected": json.dumps(reasons)}
-
-
-def _features(plan: FeaturePlan) -> dict[str, NumberFeature | CategoryFeature]:
-    """Return the plan's columns as they were declared."""
-    features: dict[str, NumberFeature | CategoryFeature] = {}
-    for number in plan.number:
-        features[number.name] = NumberFeature(type="number", required=number.required, min=number.min, max=number.max)
-    for category in plan.category:
-        declared = {"required": category.required, "values": category.values and list(category.values)}
-        features[category.name] = CategoryFeature.model_validate({"type": "category", **declared})
-    return features
 
 
 def _write(uri: str, table: pa.Table) -> None:

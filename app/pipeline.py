@@ -6,7 +6,7 @@ import logging
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,20 +21,19 @@ from app.data.fit import fit
 from app.data.prepare import Prepared, prepare
 from app.declaration import Declaration
 from app.model.bundle import Bundle, open_bundle, write
-from app.model.contents import Contents, Evaluation, Origin
-from app.model.export import to_onnx
+from app.model.contents import Contents, Origin, Side
 from app.model.runtime import Runtime
 from app.monitor.profile import Reference
-from app.spec import Spec
+from app.spec import Spec, Value
 from app.telemetry import JobMetrics
 from app.training.baseline import Baseline, train_baseline
 from app.training.gate import Candidate, Opponent, Verdict, judge
-from app.training.held_out import HeldOut
+from app.training.held_out import HeldOut, Score
+from app.training.kinds import Fitted, fit_model
 from app.training.latency import measure_latency
 from app.training.loader import Parts
 from app.training.progress import show_epochs
-from app.training.trainer import Trained, train
-from app.training.warm_start import warm_start
+from app.types import Scores
 from app.workspace import Workspace, join, read_bytes
 
 log = logging.getLogger(__name__)
@@ -47,30 +46,36 @@ ROWS_IN_MEMORY = 5_000_000
 class TrainedVersion:
     """A version on its way out of training: registered, judged, and champion if `promoted`.
 
-    `trained_until` is the moment (ms, UTC) of the newest row it learned from, None for a table without times.
+    `contents` is what went into the bundle: the declaration as trained, figures, origin.
     """
 
     number: int
     bundle: str
     verdict: Verdict
     prepared: Prepared
-    network: Evaluation
-    baseline: Evaluation | None
-    trained_until: int | None
+    contents: Contents
     seconds: dict[str, float]
     promoted: bool = False
 
 
 def train_version(
-    declaration: Declaration, workspace: Workspace, run: str | None = None, reason: str = "trained by hand"
+    declaration: Declaration,
+    workspace: Workspace,
+    run: str | None = None,
+    reason: str = "trained by hand",
+    tuned: Mapping[str, Value] | None = None,
 ) -> TrainedVersion:
     """Make a version of the declared table; promote it when it passed, where `rollout` says so.
 
     Ray must be initialised. Raises UserError as `make_version`.
     """
-    version = make_version(declaration, workspace, run, reason)
-    versions = registry.Registry.open(workspace, declaration.spec.name)
-    if version.verdict.passed and declaration.spec.rollout.promote == "auto":
+    return settle(declaration.spec, workspace, make_version(declaration, workspace, run, reason, tuned=tuned))
+
+
+def settle(spec: Spec, workspace: Workspace, version: TrainedVersion) -> TrainedVersion:
+    """Promote a version that passed, where `rollout` says so; else it is the challenger."""
+    versions = registry.Registry.open(workspace, spec.name)
+    if version.verdict.passed and spec.rollout.promote == "auto":
         versions.promote(version.number)
         return replace(version, promoted=True)
     versions.challenge(version.number)
@@ -78,80 +83,93 @@ def train_version(
 
 
 def make_version(
-    declaration: Declaration, workspace: Workspace, run: str | None, reason: str, start: Bundle | None = None
+    declaration: Declaration,
+    workspace: Workspace,
+    run: str | None,
+    reason: str,
+    start: Bundle | None = None,
+    tuned: Mapping[str, Value] | None = None,
 ) -> TrainedVersion:
     """Prepare, fit, train, measure, bundle, register and judge; what becomes of the version is up to the caller.
 
     Ray must be initialised. `run` names the training (None: after all that decides its outcome): the same name again
-    goes on where it was stopped. `start` is whose weights it begins with. Raises UserError for whatever the
+    goes on where it was stopped. `start` is whose weights it begins with; `tuned` are settings that a search found. Raises UserError for whatever the
     declaration or the data make impossible.
     """
-    spec = declaration.spec
+    spec = declaration.spec.with_settings(tuned) if tuned else declaration.spec
     watch, metrics = Stopwatch(), JobMetrics(spec.name)
-    with watch("prepare"):
-        prepared = prepare(declaration, workspace)
-        for note in prepared.notes:
-            log.info("note: %s", note)
-        metrics.prepared(prepared.rows, prepared.quarantined)
-        log.info("%s rows kept, %s in quarantine", f"{prepared.rows:,}", f"{sum(prepared.quarantined.values()):,}")
-    sample = _sample(prepared)
-    with watch("fit"):
-        plan = fit(prepared, spec)
-        parts = Parts(*(load(sample, plan, part) for part in ("train", "validation")))
-        held_out = HeldOut.of(sample, plan, spec.gate.slices)
-    run = run or _run_name(prepared, spec)
+    rows = Rows.of(declaration, workspace, watch)
+    metrics.prepared(rows.prepared.rows, rows.prepared.quarantined)
+    run = run or run_name(rows.prepared, spec)
     versions = registry.Registry.open(workspace, spec.name)
-    with versions.run(spec, prepared.fingerprint, _commit(declaration.path), run) as tracked:
+    with versions.run(spec, rows.prepared.fingerprint, commit_of(declaration.path), run) as tracked:
         with watch("train"), show_epochs(spec.train.epochs) as show:
+            curve = spec.model.kind not in ("average", "auto")  # whose members would share one
 
             def on_epoch(line: dict[str, float]) -> None:
                 show(line)
-                tracked.log_epoch(int(line["epoch"]), line)
+                if curve:
+                    tracked.log_epoch(int(line["epoch"]), line)
 
-            weights = None if start is None else warm_start(plan, spec, start)
-            if start is not None and weights is None:
-                log.info("note: %s is of another shape or has other classes; training begins anew", start.uri)
-            streams = spec.train.loader == "stream" or sample is not prepared
-            trained = train(prepared if streams else parts, plan, spec, workspace, run, on_epoch, weights)
-            metrics.trained(trained.rows_per_second)
+            stream = rows.prepared if spec.train.loader == "stream" or rows.sample is not rows.prepared else None
+            fitted = fit_model(rows.parts, rows.plan, spec, workspace, run, on_epoch, start, stream=stream)
+            if fitted.rows_per_second is not None:
+                metrics.trained(fitted.rows_per_second)
         with watch("baseline"):
-            baseline = train_baseline(*parts, plan, spec.train.seed) if spec.train.baseline else None
+            baseline = rows.baseline(spec) if spec.train.baseline and fitted.model.kind != "lightgbm" else None
         with watch("measure"):
-            contents = _version(spec, plan, prepared, trained, baseline, parts, held_out, declaration.path)
-        with watch("register"):
-            bundle = open_bundle(write(workspace.uri(spec.name, "bundles"), contents))
-            tracked.log_metrics(contents.network.overall)
-            shown = [path for path in bundle.paths if path.endswith((".md", ".png"))]
-            tracked.log_files({path: read_bytes(join(bundle.uri, path)) for path in shown})
-            tracked.describe(bundle.card)
-            version = versions.register(bundle.uri, tracked.id, prepared.fingerprint, reason)
-        with watch("gate"):
-            champion = versions.champion()
-            if champion is not None and champion.number == version.number:  # the same training again
-                champion = None
-            candidate = Candidate(
-                contents.scores, measure_latency(bundle.runtime(), plan)["p99"], bundle.size_bytes / 1e6
-            )
-            verdict = judge(
-                spec,
-                plan.target.task,
-                candidate,
-                _opponent(champion, contents, sample, held_out),
-                held_out.examples.target,
-                held_out.examples.time,
-                held_out.slices,
-                held_out.examples.position,
-            )
-            metrics.judged(verdict.passed)
-            versions.record_verdict(version.number, verdict.passed, verdict.reasons)
+            spec = spec.model_copy(update={"model": fitted.model})
+            contents = rows.contents(spec, fitted, baseline, declaration.path)
+            contents = replace(contents, origin=replace(contents.origin, tuned=dict(tuned or {})))
+        version = publish(rows, contents, workspace, tracked, reason, watch)
+        metrics.judged(version.verdict.passed)
+    return version
+
+
+def publish(
+    rows: "Rows",
+    contents: Contents,
+    workspace: Workspace,
+    tracked: registry.Run,
+    reason: str,
+    watch: "Stopwatch",
+    larger: Scores | None = None,
+) -> TrainedVersion:
+    """Bundle, register and judge what was trained; what becomes of the version is up to the caller.
+
+    `larger` makes it a smaller form of the model with these scores of the held-out rows: it has not to be better.
+    """
+    spec, held_out = contents.spec, rows.held_out
+    versions = registry.Registry.open(workspace, spec.name)
+    with watch("register"):
+        bundle = open_bundle(write(workspace.uri(spec.name, "bundles"), contents))
+        tracked.log_metrics(contents.evaluation.overall)
+        shown = [path for path in bundle.paths if path.endswith((".md", ".png"))]
+        tracked.log_files({path: read_bytes(join(bundle.uri, path)) for path in shown})
+        tracked.describe(bundle.card)
+        version = versions.register(bundle.uri, tracked.id, rows.prepared.fingerprint, reason)
+    with watch("gate"):
+        champion = versions.champion()
+        if champion is not None and champion.number == version.number:  # the same training again
+            champion = None
+        latency = measure_latency(bundle.runtime(), rows.plan)["p99"]
+        verdict = judge(
+            spec,
+            rows.plan.target,
+            Candidate(contents.scores, latency, bundle.size_bytes / 1e6, smaller=larger is not None),
+            _opponent(champion, contents, rows, larger),
+            held_out.examples.target,
+            held_out.examples.time,
+            held_out.slices,
+            held_out.examples.position,
+        )
+        versions.record_verdict(version.number, verdict.passed, verdict.reasons)
     return TrainedVersion(
         number=version.number,
         bundle=bundle.uri,
         verdict=verdict,
-        prepared=prepared,
-        network=contents.network,
-        baseline=contents.baseline,
-        trained_until=contents.origin.trained_until,
+        prepared=rows.prepared,
+        contents=contents,
         seconds=watch.seconds,
     )
 
@@ -171,60 +189,86 @@ class Stopwatch:
         log.info("%s: %.1f s", step, self.seconds[step])
 
 
-def _version(
-    spec: Spec,
-    plan: FeaturePlan,
-    prepared: Prepared,
-    trained: Trained,
-    baseline: Baseline | None,
-    parts: Parts,
-    held_out: HeldOut,
-    path: Path,
-) -> Contents:
-    """Gather everything about a version, measured by the graph that will serve."""
-    onnx = to_onnx(trained.network)
-    runtime = Runtime(onnx, plan, threads=len(os.sched_getaffinity(0)))
-    features = held_out.examples.features
-    scores = {"network": runtime.score(features)}
-    importance = {"network": held_out.importance(runtime.score, plan)}
-    if baseline is not None:
-        scores["baseline"] = baseline.score(features)
-        importance["baseline"] = held_out.importance(baseline.score, plan)
-    evaluations = {model: held_out.evaluate(scored) for model, scored in scores.items()}
-    rows = {"train": len(parts.train.target), "validation": len(parts.validation.target)}
-    moments = np.concatenate([part.time for part in parts])
-    return Contents(
-        spec=spec,
-        plan=plan,
-        onnx=onnx,
-        weights=trained.network.to_safetensors(),
-        reference=Reference.of(plan, spec.drift, *parts, runtime.score(parts.validation.features)),
-        origin=Origin(
-            prepared.fingerprint,
-            rows | {held_out.part: len(held_out.examples.target)},
-            prepared.quarantined,
-            _span(moments),
-            int(moments.max()) if len(moments) else None,
-            _commit(path),
-        ),
-        network=evaluations["network"],
-        target=held_out.examples.target,
-        scores=scores["network"],
-        history=trained.history,
-        baseline=evaluations.get("baseline"),
-        baseline_scores=scores.get("baseline"),
-        importance=importance,
-    )
+@dataclass(frozen=True)
+class Rows:
+    """A table on its way into models: its features are fitted, and its parts are in memory.
+
+    `sample` is the table itself, or an even sample of it where it is too large: what `parts` and `held_out` hold.
+    """
+
+    prepared: Prepared
+    sample: Prepared
+    plan: FeaturePlan
+    parts: Parts
+    held_out: HeldOut
+
+    @staticmethod
+    def of(declaration: Declaration, workspace: Workspace, watch: Stopwatch) -> "Rows":
+        """Prepare the declared table and fit its features. Raises UserError for what is wrong with it."""
+        spec = declaration.spec
+        with watch("prepare"):
+            prepared = prepare(declaration, workspace)
+            for note in prepared.notes:
+                log.info("note: %s", note)
+            log.info("%s rows kept, %s in quarantine", f"{prepared.rows:,}", f"{sum(prepared.quarantined.values()):,}")
+        sample = _sample(prepared)
+        with watch("fit"):
+            plan = fit(prepared, spec)
+            parts = Parts(*(load(sample, plan, part) for part in ("train", "validation")))
+            held_out = HeldOut.of(sample, plan, spec.gate.slices)
+        return Rows(prepared, sample, plan, parts, held_out)
+
+    def baseline(self, spec: Spec) -> Baseline:
+        """Train boosted trees on the same rows."""
+        return train_baseline(*self.parts, self.plan, spec)
+
+    def contents(self, spec: Spec, fitted: Fitted, baseline: Baseline | None, path: Path) -> Contents:
+        """Gather everything about a version, measured by the graph that will serve; `path` is the declaration's."""
+        plan, held_out = self.plan, self.held_out
+        runtime = Runtime(fitted.onnx, plan, threads=len(os.sched_getaffinity(0)))
+        models: dict[Side, Score] = {"model": runtime.score}
+        if baseline is not None:
+            models["baseline"] = baseline.score
+        scores = {side: score(held_out.examples.features) for side, score in models.items()}
+        evaluations = {side: held_out.evaluate(scored) for side, scored in scores.items()}
+        count = {"train": len(self.parts.train.target), "validation": len(self.parts.validation.target)}
+        moments = np.concatenate([part.time for part in self.parts])
+        judged = runtime.score(self.parts.validation.features)
+        return Contents(
+            spec=spec,
+            plan=plan,
+            onnx=fitted.onnx,
+            learned=fitted.learned,
+            reference=Reference.of(plan, spec.drift, *self.parts, judged),
+            origin=Origin(
+                self.prepared.fingerprint,
+                count | {held_out.part: len(held_out.examples.target)},
+                self.prepared.quarantined,
+                _span(moments),
+                int(moments.max()) if len(moments) else None,
+                commit_of(path),
+            ),
+            evaluation=evaluations["model"],
+            target=held_out.examples.target,
+            scores=scores["model"],
+            history=fitted.history,
+            baseline=evaluations.get("baseline"),
+            baseline_scores=scores.get("baseline"),
+            importance={side: held_out.importance(score, plan) for side, score in models.items()},
+            considered=fitted.considered,
+        )
 
 
 def _opponent(
-    champion: registry.Version | None, contents: Contents, prepared: Prepared, held_out: HeldOut
+    champion: registry.Version | None, contents: Contents, rows: Rows, larger: Scores | None
 ) -> Opponent | None:
-    """Return what the new version is held against: the champion, else the baseline, else nothing."""
+    """Return what the new version is held against: the champion, else its larger form, the baseline, or nothing."""
     if champion is not None:
         bundle = open_bundle(champion.bundle)
-        examples = load(prepared, bundle.plan, held_out.part)
+        examples = load(rows.sample, bundle.plan, rows.held_out.part)
         return Opponent("champion", bundle.runtime().score(examples.features))
+    if larger is not None:
+        return Opponent("large", larger)
     if contents.baseline_scores is not None:
         return Opponent("baseline", contents.baseline_scores)
     return None
@@ -244,13 +288,13 @@ def _span(moments: npt.NDArray[np.int64]) -> tuple[str, str] | None:
     return f"{first}Z", f"{last}Z"
 
 
-def _run_name(prepared: Prepared, spec: Spec) -> str:
+def run_name(prepared: Prepared, spec: Spec) -> str:
     """Name a training by all that decides its outcome: the same again is the same run."""
     settings = json.dumps([spec.task.model_dump(mode="json"), spec.model.model_dump(), spec.train.model_dump()])
     return f"{prepared.fingerprint[:12]}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
 
 
-def _commit(declaration: Path) -> str | None:
+def commit_of(declaration: Path) -> str | None:
     """Return the commit of the folder the declaration lies in, when it is under git."""
     command = ["git", "-C", str(declaration.resolve().parent), "rev-parse", "HEAD"]
     try:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from app.compression import compress
 from app.data.files import list_files
 from app.data.moments import to_moments
 from app.data.sources import Fragment, fragments_of, read, read_schema
@@ -26,7 +27,7 @@ from app.journal.steps import Journal
 from app.model.bundle import Bundle, open_bundle
 from app.pipeline import make_version
 from app.registry import Registry
-from app.spec import CategoryFeature, NumberFeature, Spec
+from app.spec import CategoryFeature, NumberFeature, Spec, Value
 from app.types import UserError
 from app.workspace import Workspace, exists, resolve, write_bytes
 
@@ -92,8 +93,11 @@ def _retrain(
     if not exists(uri):  # an attempt that goes on needs the very rows of the one before
         _write(uri, _new_rows(declaration, until, export))
     extended = replace(declaration, spec=extend(spec, uri, _newest(spec, uri), bundle))
-    start = bundle if spec.retrain.warm_start else None
-    version = make_version(extended, workspace, decision, reason, start)
+    if is_compressed(bundle):
+        version = compress(extended, workspace, decision, reason, better=True).version
+    else:
+        start = bundle if spec.retrain.warm_start else None
+        version = make_version(extended, workspace, decision, reason, start, still_open(spec, bundle))
     if version.verdict.passed:
         versions.challenge(version.number)
     return Outcome(
@@ -104,8 +108,20 @@ def _retrain(
         passed=version.verdict.passed,
         reasons=version.verdict.reasons,
         figures=version.verdict.figures,
-        trained_until=version.trained_until,
+        trained_until=version.contents.origin.trained_until,
     )
+
+
+def is_compressed(champion: Bundle) -> bool:
+    """Say whether the champion is the smaller form of a larger network: then what follows it is one, too."""
+    return champion.metrics.get("compression") is not None
+
+
+def still_open(spec: Spec, champion: Bundle) -> dict[str, Value]:
+    """Return the settings that a search found for the champion, as far as the declaration leaves them open."""
+    found: dict[str, Value] = champion.data.get("tuned", {})
+    fixed = {"train.epochs"} if spec.retrain.epochs else set()
+    return {place: value for place, value in found.items() if spec.left_open(place) and place not in fixed}
 
 
 def extend(spec: Spec, rows: str, newest: int, champion: Bundle) -> Spec:
@@ -129,11 +145,14 @@ def extend(spec: Spec, rows: str, newest: int, champion: Bundle) -> Spec:
             ),
             "features": features,
             # the champion is the opponent: trees would cost more than the network, and decide nothing
-            "train": spec.train.model_copy(
-                update={"epochs": spec.retrain.epochs or spec.train.epochs, "baseline": False}
-            ),
+            "train": spec.train.model_copy(update={"epochs": _epochs(spec, champion), "baseline": False}),
         }
     )
+
+
+def _epochs(spec: Spec, champion: Bundle) -> int:
+    """Return the passes of a retraining; the teachers of a compressed one begin anew."""
+    return spec.train.epochs if is_compressed(champion) else spec.retrain.epochs or spec.train.epochs
 
 
 def judged_from(spec: Spec, newest: int, trained_until: int) -> dt.datetime:

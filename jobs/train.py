@@ -8,6 +8,7 @@ from app.pipeline import train_version
 from app.workspace import Workspace
 from jobs.build import build_table
 from jobs.command import main
+from jobs.told import tell
 
 
 def train(declaration: Declaration, workspace: Workspace, arguments: argparse.Namespace) -> None:
@@ -15,17 +16,7 @@ def train(declaration: Declaration, workspace: Workspace, arguments: argparse.Na
     build_table(declaration)
     connect()
     version = train_version(declaration, workspace, arguments.run)
-    print(f"version {version.number}: {version.bundle}")
-    print(f"{'passed' if version.verdict.passed else 'refused by'} the gate:")
-    for reason in version.verdict.reasons:
-        print(f"  {reason}")
-    name = f"{declaration.spec.name}/{version.number}"
-    if version.promoted:
-        print(f"{name} is champion now")
-    elif version.verdict.passed:
-        print(f"{name} stays challenger, for rollout.promote is manual")
-    else:
-        print(f"{name} stays challenger; jobs.deploy and jobs.predict take it by --version {version.number}")
+    tell(version)
 
 
 def _extend(parser: argparse.ArgumentParser) -> None:

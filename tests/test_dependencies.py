@@ -63,6 +63,7 @@ MAY_KNOW = {
     "app.batch": ["app.types", "app.spec", "app.workspace", "app.data", "app.model", "app.serving.arrow_codec"],
     "app.pipeline": ["app"],
     "app.retraining": ["app"],
+    "app.compression": ["app"],
     "app.backtest": ["app"],
     "jobs": ["app"],
     "examples": ["app"],
@@ -71,6 +72,7 @@ MAY_KNOW = {
 # library: the only places that may import it at all, and those that may do so when they are themselves imported
 ANYWHERE_IN = {
     "mlflow": ["app.registry"],
+    "optuna": ["app.training"],
     "torch": ["app.model.network", "app.model.export", "app.model.card", "app.training"],
     "lightgbm": ["app.training.baseline", "app.decisions.probe"],
 }

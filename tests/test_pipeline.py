@@ -34,7 +34,7 @@ def test_three_lines_and_text_labels_make_a_multiclass_champion(ray_session, tmp
     version = train_version(declared(tmp_path, label, x=x), Workspace.open(str(tmp_path / "ws")))
     bundle = open_bundle(version.bundle)
     assert version.promoted, version.verdict.reasons
-    assert version.network.overall["accuracy"] > 0.7
+    assert version.contents.evaluation.overall["accuracy"] > 0.7
     assert bundle.plan.target.classes == tuple(sorted(names.tolist()))
 
 
@@ -45,4 +45,4 @@ def test_a_heavy_tailed_quantity_makes_a_regression_champion(ray_session, tmp_pa
     version = train_version(declared(tmp_path, y, x=x), Workspace.open(str(tmp_path / "ws")))
     assert version.prepared.task == "regression"
     assert version.promoted, version.verdict.reasons
-    assert version.network.overall["r2"] > 0.5
+    assert version.contents.evaluation.overall["r2"] > 0.5

@@ -13,15 +13,13 @@ from app.backtest.history import History
 from app.data.encode import load
 from app.data.features import FeaturePlan
 from app.data.fit import fit_here
-from app.data.loss import row_loss
 from app.data.prepare import Prepared
-from app.model.export import to_onnx
 from app.model.runtime import Runtime
 from app.monitor.profile import Reference
+from app.spec import Model as Shape
 from app.spec import Spec
+from app.training.kinds import fit_model
 from app.training.loader import Parts
-from app.training.trainer import train
-from app.training.warm_start import warm_start
 from app.types import Scores
 from app.workspace import Workspace, exists, join, read_bytes, write_bytes
 
@@ -42,7 +40,6 @@ class Model:
     trained_until: int
     plan: FeaturePlan
     spec: Spec
-    weights: bytes
     reference: Reference
     loss: float
     cpu_seconds: float
@@ -88,25 +85,30 @@ def make(spec: Spec, prepared: Prepared, parent: str | None, folder: str, worksp
     before = _cpu_seconds()
     plan = fit_here(prepared, spec)
     parts = Parts(*(load(prepared, plan, part) for part in ("train", "validation")))
-    weights = None if parent is None else warm_start(plan, spec, _Learned.read(parent, spec))
+    start = None if parent is None else _Learned.read(parent, spec)
     run = f"backtest-{folder.rpartition('/')[2]}"
-    network = train(parts, plan, spec, workspace, run, weights=weights, threads=1).network  # the task's one CPU
-    onnx = to_onnx(network)
+    fitted = fit_model(parts, plan, spec, workspace, run, start=start, threads=1)  # the task's one CPU
     spent = _cpu_seconds() - before
-    runtime = Runtime(onnx, plan)
+    runtime = Runtime(fitted.onnx, plan)
     judged = runtime.score(parts.validation.features)
     scores = runtime.score(load(prepared, plan, "test", unlabelled=True).features)
     files = {
-        "model.onnx": onnx,
-        "weights.safetensors": network.to_safetensors(),
+        "model.onnx": fitted.onnx,
+        **{f"learned/{name}": data for name, data in fitted.learned.items()},
         "features.json": json.dumps(plan.to_json()).encode(),
         "reference.arrow": Reference.of(plan, spec.drift, *parts, judged).to_bytes(),
         "scores.f32": np.ascontiguousarray(scores, np.float32).tobytes(),
     }
     for name, data in files.items():
         write_bytes(join(folder, name), data)
-    loss = float(row_loss(plan.target.task, judged, parts.validation.target).mean())
-    facts = {"trained_until": prepared.cut.test_from, "loss": loss, "cpu_seconds": spent, "shape": scores.shape[1:]}
+    facts = {
+        "trained_until": prepared.cut.test_from,
+        "loss": fitted.loss,
+        "cpu_seconds": spent,
+        "shape": scores.shape[1:],
+        "model": fitted.model.model_dump(mode="json"),
+        "learned": list(fitted.learned),
+    }
     write_bytes(join(folder, _FACTS), json.dumps(facts).encode())
 
 
@@ -125,8 +127,7 @@ def read(folder: str, history: History, spec: Spec) -> Model:
         key=folder.rpartition("/")[2],
         trained_until=facts["trained_until"],
         plan=learned.plan,
-        spec=spec,
-        weights=learned.weights,
+        spec=learned.spec,
         reference=Reference.from_bytes(read_bytes(join(folder, "reference.arrow"))),
         loss=facts["loss"],
         cpu_seconds=facts["cpu_seconds"],
@@ -139,14 +140,16 @@ def read(folder: str, history: History, spec: Spec) -> Model:
 class _Learned:
     """What a warm start takes over."""
 
-    weights: bytes
+    learned: dict[str, bytes]
     plan: FeaturePlan
     spec: Spec
 
     @staticmethod
     def read(folder: str, spec: Spec) -> "_Learned":
+        facts = json.loads(read_bytes(join(folder, _FACTS)))
         plan = FeaturePlan.from_json(json.loads(read_bytes(join(folder, "features.json"))))
-        return _Learned(read_bytes(join(folder, "weights.safetensors")), plan, spec)
+        learned = {name: read_bytes(join(folder, "learned", name)) for name in facts["learned"]}
+        return _Learned(learned, plan, spec.model_copy(update={"model": Shape.model_validate(facts["model"])}))
 
 
 def _key(spec: Spec, trained_until: int, validation: float, parent: Model | None) -> str:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from app.data.encode import Examples, load
-from app.data.features import FeaturePlan, TargetColumn
+from app.data.features import FeaturePlan
 from app.data.loss import row_loss
 from app.data.prepare import in_process, prepare
 from app.data.split import Cut
@@ -23,7 +23,7 @@ from app.journal.export import labelled_pieces
 from app.journal.steps import Journal
 from app.model.bundle import open_bundle
 from app.spec import Spec
-from app.training.baseline import matrix
+from app.training.baseline import matrix, objective
 from app.training.bootstrap import FEWEST_BLOCKS, blocks_of_days
 from app.training.evidence import compare, everything
 from app.types import Features, Scores, UserError
@@ -133,20 +133,9 @@ def _drawn(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return rows[::every] if every > 1 else rows
 
 
-def _objective(target: TargetColumn) -> dict[str, str | int | float]:
-    """Return LightGBM's settings that make trees learn what the target's loss asks for."""
-    if target.task == "multiclass":
-        return {"objective": "multiclass", "num_class": target.outputs}
-    if target.loss == "absolute":
-        return {"objective": "regression_l1"}
-    if target.loss == "quantile":
-        return {"objective": "quantile", "alpha": target.quantile}
-    return {"objective": target.task}
-
-
 def _learn(plan: FeaturePlan, examples: Examples, rows: npt.NDArray[np.int64], seed: int, judged: Features) -> Scores:
     """Boost trees on some rows and return their scores of the judged ones."""
-    settings = _SETTINGS | _objective(plan.target) | {"seed": seed}
+    settings = _SETTINGS | objective(plan.target) | {"seed": seed}
     known = rows[~np.isnan(examples.target[rows])]
     categories = list(range(len(plan.number), len(plan.names)))
     data = lightgbm.Dataset(

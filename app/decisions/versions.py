@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from app.data.loss import mean_loss
 from app.decisions.ledger import Entry
 from app.model.bundle import Bundle, open_bundle
 from app.monitor.findings import Subject
@@ -49,6 +50,5 @@ class Versions:
 
 def expected_loss(bundle: Bundle) -> float | None:
     """Return the mean row loss that the version had on rows it did not learn from."""
-    overall = bundle.metrics["network"]["overall"]
-    loss = overall["rmse"] ** 2 if "rmse" in overall else overall.get("log_loss", math.nan)
+    loss = mean_loss(bundle.plan.target, bundle.metrics["model"]["overall"])
     return loss if math.isfinite(loss) else None

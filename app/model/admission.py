@@ -2,19 +2,33 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+import numpy.typing as npt
 import onnx
+from onnx import numpy_helper
 
 from app.data.features import FeaturePlan
 from app.types import UserError
 
 _STANDARD = ("", "ai.onnx")
+_ENSEMBLE = ("ai.onnx.ml", "TreeEnsemble")
+_MEMBER = 6  # the last mode of a node
+_OF_NODES = (
+    "nodes_featureids",
+    "nodes_splits",
+    "nodes_truenodeids",
+    "nodes_trueleafs",
+    "nodes_falsenodeids",
+    "nodes_falseleafs",
+    "nodes_missing_value_tracks_true",
+)
 
 
 def check_graph(data: bytes, plan: FeaturePlan, where: str) -> None:
     """Raise UserError, naming `where`, unless the graph can be trusted with rows of `plan`.
 
-    Refused are: operators that are not ONNX's own, functions, weights in files beside the graph, and other
-    inputs or outputs than ours.
+    Refused are: operators that are not ONNX's own, of its traditional ones all but tree ensembles, and these unless
+    every index is in its place; functions, weights in files beside the graph, and other inputs or outputs than ours.
     """
     try:
         onnx.checker.check_model(data)
@@ -22,8 +36,13 @@ def check_graph(data: bytes, plan: FeaturePlan, where: str) -> None:
         raise UserError(f"{where}: not a valid ONNX graph: {error}") from error
     model = onnx.load_model_from_string(data)
     domains = {entry.domain for entry in model.opset_import} | {node.domain for node in _nodes(model.graph)}
-    if foreign := sorted(domains.difference(_STANDARD)):
+    if foreign := sorted(domains.difference(_STANDARD, _ENSEMBLE[:1])):
         raise UserError(f"{where}: found operators of {', '.join(foreign)}; allowed are ONNX's own")
+    for node in _nodes(model.graph):
+        if (node.domain, node.op_type) == _ENSEMBLE:
+            _check_ensemble(node, plan, where)
+        elif node.domain not in _STANDARD:
+            raise UserError(f"{where}: found the operator {node.op_type}; of {node.domain}, allowed is TreeEnsemble")
     if model.functions:
         raise UserError(f"{where}: found a function {model.functions[0].name!r}; allowed are plain operators")
     for tensor in _tensors(model.graph):
@@ -33,6 +52,42 @@ def check_graph(data: bytes, plan: FeaturePlan, where: str) -> None:
     found = {value.name: _shape(value) for value in (*model.graph.input, *model.graph.output)}
     if found != ours:
         raise UserError(f"{where}: the graph takes and gives {found}, the feature plan wants {ours}")
+
+
+def _check_ensemble(node: onnx.NodeProto, plan: FeaturePlan, where: str) -> None:
+    """Raise UserError where an index leads out of the trees, or in a circle: a runtime follows them unasked."""
+    found = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+
+    def values(name: str) -> npt.NDArray[np.generic]:
+        value = found.get(name, [])
+        return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.array(value)
+
+    modes, features, targets = values("nodes_modes"), values("nodes_featureids"), values("leaf_targetids")
+    nodes, leaves = len(modes), len(targets)
+    members = values("membership_values").astype(np.float64)
+    lengths = [len(values(name)) for name in _OF_NODES] + [len(values("leaf_weights")) - leaves + nodes]
+    sound = (
+        nodes > 0
+        and set(lengths) == {nodes}
+        and bool(np.isin(modes, range(_MEMBER + 1)).all())
+        and int(np.isnan(members).sum()) == int((modes == _MEMBER).sum())
+        and _within(values("tree_roots"), 0, nodes)
+        and _within(features, 0, len(plan.names))
+        and _within(targets, 0, plan.target.outputs)
+        and found.get("n_targets") == plan.target.outputs
+    )
+    for side in ("true", "false"):
+        if sound:
+            child, leaf = values(f"nodes_{side}nodeids"), values(f"nodes_{side}leafs").astype(bool)
+            later = child[~leaf] > np.arange(nodes)[~leaf]  # so no node is its own ancestor
+            sound = _within(child[leaf], 0, leaves) and _within(child[~leaf], 0, nodes) and bool(later.all())
+    if not sound:
+        raise UserError(f"{where}: the tree ensemble {node.name!r} has nodes or leaves that do not fit together")
+
+
+def _within(values: npt.NDArray[np.generic], low: int, high: int) -> bool:
+    whole = values.astype(np.int64)
+    return bool(((whole >= low) & (whole < high)).all())
 
 
 def _expected(plan: FeaturePlan) -> dict[str, str]:

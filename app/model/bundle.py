@@ -2,7 +2,7 @@
 
 <root>/<version id>/
     model.onnx          graph: raw features in, calibrated scores out
-    weights.safetensors the network's weights, to train on from
+    weights.safetensors a network's weights, trees.txt boosted trees: to train on from; an average's in folders
     features.json       feature plan
     reference.arrow     histograms that drift is held against
     metrics.json        figures overall, by month and by slice, beside the baseline's
@@ -35,7 +35,6 @@ FORMAT = 1
 _MANIFEST = "manifest.json"
 _REQUIRED = (
     "model.onnx",
-    "weights.safetensors",
     "features.json",
     "reference.arrow",
     "metrics.json",
@@ -43,6 +42,7 @@ _REQUIRED = (
     "data.json",
     "card.md",
 )
+_LEARNED = ("weights.safetensors", "trees.txt")
 _PATH = r"([a-z0-9_]+/)*[a-z0-9_]+\.[a-z0-9]+"  # no parent folders, no absolute paths, no hidden files
 _DIGEST = r"^[0-9a-f]{64}$"
 
@@ -75,7 +75,7 @@ class Bundle:
     size_bytes: int
     paths: tuple[str, ...]
     onnx: bytes
-    weights: bytes
+    learned: dict[str, bytes]
     plan: FeaturePlan
     spec: Spec
     reference: Reference
@@ -131,7 +131,7 @@ def open_bundle(uri: str) -> Bundle:
         size_bytes=sum(len(data) for data in files.values()),
         paths=tuple(sorted(files)),
         onnx=files["model.onnx"],
-        weights=files["weights.safetensors"],
+        learned={path: data for path, data in files.items() if path.rpartition("/")[2] in _LEARNED},
         plan=plan,
         spec=Spec.model_validate(json.loads(files["spec.json"])),
         reference=Reference.from_bytes(files["reference.arrow"]),
@@ -146,7 +146,7 @@ def _render(contents: Contents) -> dict[str, bytes]:
 
     return {
         "model.onnx": contents.onnx,
-        "weights.safetensors": contents.weights,
+        **contents.learned,
         "features.json": _json(contents.plan.to_json()),
         "reference.arrow": contents.reference.to_bytes(),
         "metrics.json": _json(contents.metrics()),

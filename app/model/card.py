@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from app.model import plots
-from app.model.contents import Contents, Evaluation, Figures
+from app.model.contents import Contents, Evaluation, Figures, kinds, title
 
 _TITLES = {
     "log_loss": "log-loss",
@@ -14,6 +14,8 @@ _TITLES = {
     "macro_f1": "macro F1",
     "rmse": "RMSE",
     "mae": "MAE",
+    "pinball": "pinball loss",
+    "coverage": "share below the prediction",
     "r2": "R²",
 }
 _MOST_VALUES = 20
@@ -32,7 +34,9 @@ def render(contents: Contents) -> dict[str, bytes]:
         *_features(contents),
         *_limits(contents),
         *_data(contents),
-        *_network(contents),
+        *_considered(contents),
+        *_compression(contents),
+        *_making(contents),
     ]
     text = "\n\n".join(paragraphs) + "\n"
     return {"card.md": text.encode(), **{f"plots/{name}.png": picture.png for name, picture in pictures.items()}}
@@ -48,7 +52,8 @@ def _head(contents: Contents) -> Iterator[str]:
     else:
         what = f"the value of {_code(target.name)}"
     inputs = f"{len(plan.number)} number and {len(plan.category)} category features"
-    yield f"A network that predicts {what} from {inputs}."
+    kind = title(contents.spec.model)
+    yield f"{'An' if kind[0] in 'aeiou' else 'A'} {kind} that predicts {what} from {inputs}."
 
 
 def _gate(contents: Contents) -> Iterator[str]:
@@ -64,7 +69,7 @@ def _figures(contents: Contents) -> Iterator[str]:
     rows = [
         [title, *(_figure(side.overall.get(name)) for side in sides.values())]
         for name, title in _TITLES.items()
-        if name in contents.network.overall
+        if name in contents.evaluation.overall
     ]
     means = [side.mean_of_months() for side in sides.values()]
     rows += [
@@ -73,7 +78,7 @@ def _figures(contents: Contents) -> Iterator[str]:
         if name in means[0]
     ]
     yield _table(["", *sides], rows)
-    count = f"{contents.network.overall.get('rows', 0):,.0f}"
+    count = f"{contents.evaluation.overall.get('rows', 0):,.0f}"
     if contents.origin.rows.get("test"):
         yield f"Measured on {count} labelled test rows."
     else:
@@ -87,14 +92,14 @@ def _pictures(pictures: dict[str, plots.Picture]) -> Iterator[str]:
 
 
 def _months(contents: Contents) -> Iterator[str]:
-    if contents.network.by_month:
+    if contents.evaluation.by_month:
         yield "## By month"
         others = contents.baseline.by_month if contents.baseline else None
-        yield _comparison("month", contents.network.by_month, others, contents.network.by_month)
+        yield _comparison("month", contents.evaluation.by_month, others, contents.evaluation.by_month)
 
 
 def _slices(contents: Contents) -> Iterator[str]:
-    for column, values in contents.network.by_slice.items():
+    for column, values in contents.evaluation.by_slice.items():
         yield f"## By {_code(column)}"
         others = contents.baseline.by_slice.get(column) if contents.baseline else None
         largest = sorted(values, key=lambda value: -values[value]["rows"])[:_MOST_VALUES]
@@ -130,10 +135,14 @@ def _features(contents: Contents) -> Iterator[str]:
 def _limits(contents: Contents) -> Iterator[str]:
     yield "## Limits"
     lines = [
-        "Numbers count at most two standard deviations from the mean of the middle 99 % of training rows: beyond, "
-        "the network sees no difference.",
         "A category value that the training rows did not have, or had too rarely, is scored as unseen.",
     ]
+    if kinds(contents.spec.model) != ["lightgbm"]:
+        lines.insert(
+            0,
+            "Numbers count at most two standard deviations from the mean of the middle 99 % of training rows: beyond, "
+            "a network sees no difference.",
+        )
     if contents.plan.target.task == "binary":
         lines.append(f"The answer's label is the positive one from a score of {contents.spec.task.threshold:g} on.")
     if contents.origin.time:
@@ -152,15 +161,47 @@ def _data(contents: Contents) -> Iterator[str]:
     yield "\n".join(f"- {line}" for line in lines)
 
 
-def _network(contents: Contents) -> Iterator[str]:
+def _considered(contents: Contents) -> Iterator[str]:
+    if contents.considered:
+        yield "## Kinds that competed"
+        ranked = sorted(contents.considered.items(), key=lambda item: item[1])
+        yield _table(["kind", "validation loss"], [[kind, _figure(loss)] for kind, loss in ranked])
+
+
+def _compression(contents: Contents) -> Iterator[str]:
+    if contents.compression:
+        yield "## Compression"
+        yield f"Chosen: {contents.compression.chosen}."
+        rows = [
+            [one.name, _figure(one.loss), f"{one.size / 1e3:,.0f}", f"{one.latency * 1e6:.1f}", one.refused or ""]
+            for one in contents.compression.variants
+        ]
+        yield _table(["variant", "loss", "kB", "µs a row", "refused, because"], rows)
+
+
+def _making(contents: Contents) -> Iterator[str]:
     yield "## Making"
     model, train, origin = contents.spec.model, contents.spec.train, contents.origin
-    lines = [
-        f"{model.depth} hidden layers of {model.width}, dropout {model.dropout:g}; embeddings of size "
-        f"{model.number_embedding} for numbers, at most {model.category_embedding} for categories",
-        f"{len(contents.history)} epochs of batches of {train.rows_of_step(contents.plan.rows):,}, learning rate {train.learning_rate:g}, "
-        f"weight decay {train.weight_decay:g}, seed {train.seed}",
-        f"graph {len(contents.onnx) / 1e6:.2f} MB, weights {len(contents.weights) / 1e6:.2f} MB",
+    lines = []
+    if {"network", "tabm"} & set(kinds(model)):
+        lines.append(
+            f"{model.depth} hidden layers of {model.width}, dropout {model.dropout:g}; embeddings of size "
+            f"{model.number_embedding} for numbers, at most {model.category_embedding} for categories"
+        )
+    if set(kinds(model)) - {"lightgbm"}:
+        lines.append(
+            f"{len(contents.history)} epochs of batches of {train.rows_of_step(contents.plan.rows):,}, learning rate "
+            f"{train.learning_rate:g}, weight decay {train.weight_decay:g}, seed {train.seed}"
+        )
+    if "lightgbm" in kinds(model):
+        boosted = model.trees
+        lines.append(
+            f"trees of up to {boosted.leaves} leaves of {boosted.leaf_rows} rows or more, learning rate "
+            f"{boosted.learning_rate:g}, seed {train.seed}"
+        )
+    lines += [f"found by a search: {key} {value}" for key, value in origin.tuned.items()]
+    lines += [
+        f"graph {len(contents.onnx) / 1e6:.2f} MB, to train on from {sum(map(len, contents.learned.values())) / 1e6:.2f} MB",
         ", ".join(f"{name} {version}" for name, version in origin.libraries.items()),
     ]
     if origin.commit:
@@ -169,26 +210,26 @@ def _network(contents: Contents) -> Iterator[str]:
 
 
 def _sides(contents: Contents) -> dict[str, Evaluation]:
-    sides = {"network": contents.network}
+    sides = {title(contents.spec.model): contents.evaluation}
     return sides | {"LightGBM": contents.baseline} if contents.baseline else sides
 
 
 def _comparison(
     title: str,
-    network: dict[str, Figures],
+    model: dict[str, Figures],
     baseline: dict[str, Figures] | None,
     groups: Sequence[str] | dict[str, Figures],
 ) -> str:
-    """Return a table of groups by the first two figures of the task, the network's beside the baseline's."""
-    names = [name for name in _TITLES if any(name in figures for figures in network.values())][:2]
+    """Return a table of groups by the first two figures of the task, the model's beside the baseline's."""
+    names = [name for name in _TITLES if any(name in figures for figures in model.values())][:2]
     header = [_escape(title), "rows"]
     for name in names:
         header += [f"{_TITLES[name]}", f"{_TITLES[name]}, LightGBM"] if baseline is not None else [_TITLES[name]]
     rows = []
     for group in groups:
-        row = [_escape(group), f"{network[group]['rows']:,.0f}"]
+        row = [_escape(group), f"{model[group]['rows']:,.0f}"]
         for name in names:
-            row.append(_figure(network[group].get(name)))
+            row.append(_figure(model[group].get(name)))
             if baseline is not None:
                 row.append(_figure(baseline.get(group, {}).get(name)))
         rows.append(row)

@@ -2,14 +2,16 @@
 
 import importlib.metadata
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from app.data.features import FeaturePlan
 from app.monitor.profile import Reference
-from app.spec import Spec
+from app.spec import Model, Spec, Value
 from app.types import Scores, Targets
 
 Figures: TypeAlias = dict[str, float]
+Side: TypeAlias = Literal["model", "baseline"]
+Family: TypeAlias = Literal["teacher", "large", "student"]
 
 _LIBRARIES = ("evertrue", "ray", "torch", "onnxruntime", "numpy", "pyarrow", "lightgbm")
 
@@ -41,6 +43,7 @@ class Origin:
 
     `rows` counts by part (train, validation, test), `quarantined` by reason; `time` is the first and the last
     moment, ISO 8601, of the rows that trained and validated, and `trained_until` the last in ms since 1970.
+    `tuned` are the settings that a search found, by their place in the declaration.
     """
 
     fingerprint: str
@@ -49,6 +52,7 @@ class Origin:
     time: tuple[str, str] | None = None
     trained_until: int | None = None
     commit: str | None = None
+    tuned: dict[str, Value] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=lambda: library_versions())
 
 
@@ -61,36 +65,71 @@ class Judged:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """One way to make a model smaller, as measured.
+
+    `family` is the network it was made from (teacher, large, student), `how` what was done to it. `loss` is the mean
+    row loss on the judged rows, `size` that of the graph in bytes, `latency` the median of one row's prediction (s).
+    `refused` says why it may not serve, if it may not.
+    """
+
+    family: Family
+    how: str
+    loss: float
+    size: int
+    latency: float
+    refused: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Family and treatment, such as "student, half the units, int8_static"."""
+        return f"{self.family}, {self.how}" if self.how else self.family
+
+
+@dataclass(frozen=True)
+class Compression:
+    """What was tried to make a smaller version, and the name of the one that was chosen, where one was."""
+
+    variants: list[Variant]
+    chosen: str | None
+
+
+@dataclass(frozen=True)
 class Contents:
     """One version.
 
-    `weights` are safetensors; `scores` and `baseline_scores` belong to `target`, the test rows' (n,), and are
-    what the card's curves are drawn from. `importance` is the rise in loss by feature and model ("network",
-    "baseline"), as `app.model.importance` measures it. `history` has one line an epoch.
+    `learned` are the files that a later training goes on from, such as weights.safetensors; `evaluation` is that of
+    the version's own graph. `scores` and `baseline_scores` belong to `target`, the test rows' (n,), and are what the
+    card's curves are drawn from. `importance` is the rise in loss by feature and side, as `app.model.importance`
+    measures it. `history` has one line an epoch; `considered` the validation loss of every kind that competed.
     """
 
     spec: Spec
     plan: FeaturePlan
     onnx: bytes
-    weights: bytes
+    learned: dict[str, bytes]
     reference: Reference
     origin: Origin
-    network: Evaluation
+    evaluation: Evaluation
     target: Targets
     scores: Scores
     history: list[Figures]
     baseline: Evaluation | None = None
     baseline_scores: Scores | None = None
-    importance: dict[str, Figures] = field(default_factory=dict)
+    importance: dict[Side, Figures] = field(default_factory=dict)
+    considered: Figures = field(default_factory=dict)
+    compression: Compression | None = None
     judged: Judged | None = None
 
     def metrics(self) -> dict[str, Any]:
         """Return every figure as plain JSON values."""
         return {
-            "network": asdict(self.network),
+            "model": asdict(self.evaluation),
             "baseline": asdict(self.baseline) if self.baseline else None,
             "importance": self.importance,
             "history": self.history,
+            "considered": self.considered,
+            "compression": asdict(self.compression) if self.compression else None,
             "gate": asdict(self.judged) if self.judged else None,
         }
 
@@ -99,3 +138,15 @@ def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that made the model, as far as they are installed."""
     installed = {distribution.name for distribution in importlib.metadata.distributions()}
     return {name: importlib.metadata.version(name) for name in _LIBRARIES if name in installed}
+
+
+def kinds(model: Model) -> list[str]:
+    """Return the kinds of the models that the graph is made of."""
+    return list(model.members) if model.kind == "average" else [model.kind]
+
+
+def title(model: Model) -> str:
+    """Say in words what kind of model it is."""
+    words = {"network": "network", "tabm": "TabM network", "linear": "linear model", "lightgbm": "LightGBM"}
+    parts = [words[kind] for kind in kinds(model)]
+    return f"average of {' and '.join(parts)}" if len(parts) > 1 else parts[0]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from app.model.network import Network
 
 OPSET = 20
-_IR_VERSION = 10  # the oldest that knows the opset, so that older runtimes read the file too
+IR_VERSION = 10  # the oldest that knows the opset, so that older runtimes read the file too
 
 
 def to_onnx(network: Network) -> bytes:
@@ -52,7 +52,7 @@ def to_onnx(network: Network) -> bytes:
             graph.constants,
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=_IR_VERSION,
+        ir_version=IR_VERSION,
         producer_name="evertrue",
     )
     onnx.checker.check_model(model, full_check=True)

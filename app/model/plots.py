@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from app.data.features import TargetColumn
-from app.model.contents import Contents
+from app.model.contents import Compression, Contents, Side
 from app.types import Scores, Targets
 
 _BINS = 15
@@ -21,8 +21,9 @@ _MOST_CLASSES = 20
 _MOST_POINTS = 5000
 _LONGEST_NAME = 26
 _INK, _PALE = "#3f4750", "#c9ced6"
-_COLORS = {"network": "#1f6fb2", "baseline": "#e08a2e"}
-_LABELS = {"network": "network", "baseline": "LightGBM"}
+_COLORS: dict[Side, str] = {"model": "#1f6fb2", "baseline": "#e08a2e"}
+_FAMILIES = {"teacher": "#7a5ea8", "large": "#e08a2e", "student": "#1f6fb2"}
+_LABELS: dict[Side, str] = {"model": "model", "baseline": "LightGBM"}
 
 
 class Picture(NamedTuple):
@@ -36,7 +37,7 @@ def draw(contents: Contents) -> dict[str, Picture]:
     """Return the pictures of a version by name; what there is no data for is left out."""
     known = ~np.isnan(contents.target)
     target = contents.target[known]
-    scores = {"network": contents.scores[known]}
+    scores: dict[Side, Scores] = {"model": contents.scores[known]}
     if contents.baseline_scores is not None:
         scores["baseline"] = contents.baseline_scores[known]
     pictures = _scored(contents.plan.target, scores, target) if len(target) else {}
@@ -44,13 +45,55 @@ def draw(contents: Contents) -> dict[str, Picture]:
         pictures["importance"] = _importance(contents.importance)
     if contents.history:
         pictures["training"] = _training(contents.history)
+    if contents.compression:
+        pictures["pareto"] = pareto(contents.compression)
     return pictures
 
 
-def _scored(column: TargetColumn, scores: dict[str, Scores], target: Targets) -> dict[str, Picture]:
+def pareto(found: Compression) -> Picture:
+    """Draw the loss of every variant against the time of one row's prediction, and mark the front and the choice."""
+    figure, (axes,) = _figure(7.2, 4.8)
+    best = np.inf
+    front = []
+    for one in sorted(found.variants, key=lambda one: (one.latency, one.loss)):
+        if one.loss < best:
+            best = one.loss
+            front.append(one)
+    axes.plot(
+        [one.latency * 1e6 for one in front], [one.loss for one in front], color=_PALE, linewidth=1.4, label="front"
+    )
+    for family, color in _FAMILIES.items():
+        some = [one for one in found.variants if one.family == family]
+        for allowed, marker in ((True, "o"), (False, "x")):
+            shown = [one for one in some if (one.refused is None) is allowed]
+            axes.scatter(
+                [one.latency * 1e6 for one in shown],
+                [one.loss for one in shown],
+                s=[18 + 90 * one.size / max(v.size for v in found.variants) for one in shown],
+                marker=marker,
+                color=color,
+                alpha=0.8,
+                label=f"{family}{'' if allowed else ', refused'}" if shown else None,
+            )
+    for one in found.variants:
+        if one.name == found.chosen:
+            axes.scatter([one.latency * 1e6], [one.loss], s=260, facecolors="none", edgecolors=_INK, label="chosen")
+            axes.annotate(
+                one.name, (one.latency * 1e6, one.loss), (6, 10), textcoords="offset points", fontsize=8, color=_INK
+            )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(ScalarFormatter())
+    axes.tick_params(which="minor", labelsize=7, colors=_INK)
+    axes.set(xlabel="one row's prediction, µs (median)", ylabel="loss")
+    axes.legend(frameon=False, fontsize=8)
+    return _picture(figure, "Quality against latency; the larger the point, the larger the graph.")
+
+
+def _scored(column: TargetColumn, scores: dict[Side, Scores], target: Targets) -> dict[str, Picture]:
     """Return what is drawn from scores and targets."""
     if column.task == "regression":
-        return {"residuals": _residuals(scores["network"], target, column.name)}
+        return {"residuals": _residuals(scores["model"], target, column.name)}
     if column.task == "binary":
         caption = "What share of the rows with a score was positive? Bins of equal size over the score."
         pictures = {"calibration": _calibration({k: (v, target) for k, v in scores.items()}, caption)}
@@ -58,10 +101,10 @@ def _scored(column: TargetColumn, scores: dict[str, Scores], target: Targets) ->
     sure = {k: (v.max(axis=1), (v.argmax(axis=1) == target).astype(np.float32)) for k, v in scores.items()}
     caption = "How often was the likeliest class right? Bins of equal size over its probability."
     names = [str(value) for value in column.classes]
-    return {"calibration": _calibration(sure, caption), "confusion": _confusion(scores["network"], target, names)}
+    return {"calibration": _calibration(sure, caption), "confusion": _confusion(scores["model"], target, names)}
 
 
-def _calibration(sides: dict[str, tuple[Scores, Targets]], caption: str) -> Picture:
+def _calibration(sides: dict[Side, tuple[Scores, Targets]], caption: str) -> Picture:
     figure, (axes, below) = _figure(5.2, 5.2, rows=(4, 1))
     axes.plot([0, 1], [0, 1], color=_PALE, linestyle="--", linewidth=1)
     top = 0.0
@@ -80,7 +123,7 @@ def _calibration(sides: dict[str, tuple[Scores, Targets]], caption: str) -> Pict
     return _picture(figure, caption)
 
 
-def _roc(scores: dict[str, Scores], target: Targets) -> Picture:
+def _roc(scores: dict[Side, Scores], target: Targets) -> Picture:
     figure, (axes,) = _figure(5.2, 4.8)
     axes.plot([0, 1], [0, 1], color=_PALE, linestyle="--", linewidth=1)
     for side, score in scores.items():
@@ -131,7 +174,7 @@ def _residuals(score: Scores, target: Targets, name: str) -> Picture:
     error = target - score
     thin = order[np.unique(np.linspace(0, len(order) - 1, _MOST_POINTS).astype(np.int64))]
     axes.axhline(0, color=_INK, linewidth=0.8)
-    axes.scatter(score[thin], error[thin], s=4, color=_COLORS["network"], alpha=0.25, linewidths=0)
+    axes.scatter(score[thin], error[thin], s=4, color=_COLORS["model"], alpha=0.25, linewidths=0)
     parts = [part for part in np.array_split(order, 20) if len(part)]
     middle = [np.median(score[part]) for part in parts]
     for quantile, style in {0.1: ":", 0.5: "-", 0.9: ":"}.items():
@@ -142,7 +185,7 @@ def _residuals(score: Scores, target: Targets, name: str) -> Picture:
     return _picture(figure, "Residuals with their median and their 10 % and 90 % quantiles.")
 
 
-def _importance(importance: dict[str, dict[str, float]]) -> Picture:
+def _importance(importance: dict[Side, dict[str, float]]) -> Picture:
     first = next(iter(importance.values()))
     names = sorted(first, key=lambda name: -first[name])[:_MOST_FEATURES]
     figure, (axes,) = _figure(6.2, 1.1 + 0.3 * len(names))
@@ -161,18 +204,19 @@ def _importance(importance: dict[str, dict[str, float]]) -> Picture:
 
 def _training(history: list[dict[str, float]]) -> Picture:
     figure, (axes,) = _figure(6.2, 3.6)
-    epochs = [line["epoch"] for line in history]
-    axes.plot(epochs, [line["train_loss"] for line in history], "o-", color=_PALE, markersize=3, label="training")
+    unit = "rounds" if "rounds" in history[0] else "epoch"
+    epochs = [line[unit] for line in history]
+    if "train_loss" in history[0]:
+        training = [line["train_loss"] for line in history]
+        axes.plot(epochs, training, "o-", color=_PALE, markersize=3, label="training")
     validation = [line["validation_loss"] for line in history]
-    axes.plot(epochs, validation, "o-", color=_COLORS["network"], markersize=3, label="validation")
+    axes.plot(epochs, validation, "o-", color=_COLORS["model"], markersize=3, label="validation")
     best = int(np.argmin(validation))
     axes.plot(epochs[best], validation[best], "o", color=_COLORS["baseline"], markersize=7, label="kept")
-    axes.set(xlabel="epoch", ylabel="loss")
+    axes.set(xlabel=unit, ylabel="loss")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
-    return _picture(
-        figure, "Loss by epoch; training's includes dropout. The weights with the best validation loss are kept."
-    )
+    return _picture(figure, f"Loss by {unit}; a network's in training includes dropout. What validates best is kept.")
 
 
 def _figure(width: float, height: float, rows: tuple[int, ...] = (1,)) -> tuple[Figure, list[Axes]]:

@@ -35,6 +35,9 @@ def describe(line: dict[str, float]) -> str:
     >>> describe({"train_loss": 0.5, "validation_loss": 0.25, "validation_auc": 0.75, "rows_per_second": 1e5})
     'loss 0.5000, validation 0.2500, auc 0.7500, 100,000 rows/s'
     """
-    told = [f"loss {line['train_loss']:.4f}", f"validation {line['validation_loss']:.4f}"]
+    told = [f"loss {line['train_loss']:.4f}"] if "train_loss" in line else []
+    told.append(f"validation {line['validation_loss']:.4f}")
     told += [f"{name} {line[f'validation_{name}']:.4f}" for name in _FIGURES if f"validation_{name}" in line]
-    return ", ".join([*told, f"{line['rows_per_second']:,.0f} rows/s"])
+    if "rows_per_second" in line:
+        told.append(f"{line['rows_per_second']:,.0f} rows/s")
+    return ", ".join(told)

@@ -11,7 +11,6 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from app.training.baseline import train_baseline
 from app.training.metrics import by_month
-from app.training.resources import cpu_count
 from app.training.trainer import train
 from app.types import Features, Scores, UserError
 from app.workspace import Workspace
@@ -58,7 +57,7 @@ def _network(rows: Rows) -> tuple[Scores, float]:
 
 
 def _baseline(rows: Rows) -> tuple[Scores, float]:
-    baseline = train_baseline(*rows.parts, rows.plan, rows.spec.train.seed, cpu_count())
+    baseline = train_baseline(*rows.parts, rows.plan, rows.spec)
     return baseline.score(rows.test.features), baseline.seconds
 
 

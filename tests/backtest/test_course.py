@@ -81,8 +81,8 @@ class Trainer:
         train: Examples = load(_with(prepared, cut), plan, "train")
         reference = Reference.of(plan, self.spec.drift, train, validation, judged)
         known = ~np.isnan(self.target[rows])
-        loss = float(row_loss("binary", scores[rows][known], self.target[rows][known]).mean())
-        return Model(f"m{until}", until, plan, self.spec, b"", reference, loss, 5.0, 1.0, scores)
+        loss = float(row_loss(plan.target, scores[rows][known], self.target[rows][known]).mean())
+        return Model(f"m{until}", until, plan, self.spec, reference, loss, 5.0, 1.0, scores)
 
 
 def _with(prepared: Prepared, cut: Cut) -> Prepared:
@@ -104,7 +104,7 @@ def test_never_serves_every_labelled_row_after_the_start_with_the_first_version(
     assert np.array_equal(served, history.labelled & (history.time >= history.start))
     trainer = Trainer(declaration.spec, history)
     first = trainer(history.start, None)
-    expected = row_loss("binary", first.scores[served], trainer.target[served])
+    expected = row_loss(first.plan.target, first.scores[served], trainer.target[served])
     assert np.allclose(course.loss[served], expected)
     assert course.retrains == []
     assert course.cpu_seconds == 0  # the first version is everybody's

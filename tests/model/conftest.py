@@ -95,16 +95,16 @@ def make_contents(make_plan: MakePlan, make_features: MakeFeatures, make_network
             spec=Spec.model_validate({"name": name, "task": {"target": plan.target.name}, "data": {"source": "x"}}),
             plan=plan,
             onnx=to_onnx(network),
-            weights=network.to_safetensors(),
+            learned={"weights.safetensors": network.to_safetensors()},
             reference=Reference.of(plan, Drift(), examples, examples, scores),
             origin=Origin("f00d", {"train": 300, "test": 300}, {"dew point": 3}, ("2013-01-01", "2013-02-28")),
-            network=Evaluation(figures, months, {"origin": {"JFK": figures}}),
+            evaluation=Evaluation(figures, months, {"origin": {"JFK": figures}}),
             target=target,
             scores=scores,
             history=[{"epoch": float(i), "train_loss": 1 / i, "validation_loss": 1.1 / i} for i in (1, 2, 3)],
             baseline=Evaluation(figures, months),
             baseline_scores=scores[::-1].copy(),
-            importance={"network": dict.fromkeys(plan.names, 0.1), "baseline": dict.fromkeys(plan.names, -0.1)},
+            importance={"model": dict.fromkeys(plan.names, 0.1), "baseline": dict.fromkeys(plan.names, -0.1)},
         )
 
     return make

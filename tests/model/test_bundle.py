@@ -36,14 +36,14 @@ def test_what_was_written_is_what_opens(written, contents, make_features) -> Non
     bundle = open_bundle(str(written))
     assert (bundle.name, bundle.uri, bundle.version_id) == ("flights", str(written), written.name)
     assert (bundle.plan, bundle.spec) == (contents.plan, contents.spec)
-    assert bundle.metrics["network"]["by_slice"] == {"origin": {"JFK": {"log_loss": 0.5, "rows": 300.0}}}
+    assert bundle.metrics["model"]["by_slice"] == {"origin": {"JFK": {"log_loss": 0.5, "rows": 300.0}}}
     assert bundle.data["time"] == ["2013-01-01", "2013-02-28"]
     assert bundle.size_bytes == sum(
         path.stat().st_size for path in written.rglob("*") if path.is_file() and path.name != "manifest.json"
     )
     np.testing.assert_array_equal(bundle.reference.counts, contents.reference.counts)
     features = make_features(bundle.plan, 20)
-    network = Network.from_safetensors(bundle.weights, bundle.plan, bundle.spec.model.model_copy(update=_small()))
+    network = Network.from_safetensors(bundle.learned["weights.safetensors"], bundle.plan, bundle.spec.model.model_copy(update=_small()))
     expected = network.score(*map(torch.from_numpy, features))
     np.testing.assert_allclose(bundle.runtime().score(features), expected, atol=1e-5)
 

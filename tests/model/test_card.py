@@ -60,7 +60,7 @@ def test_names_of_any_kind_are_drawn_and_cannot_break_the_table(make_contents) -
     names = ["price $ in $", "a|b\nc", "駅\U0001f600", "x" * 100, "`code`"]
     number = tuple(replace(column, name=name) for column, name in zip(contents.plan.number, names, strict=False))
     plan = replace(contents.plan, number=number)
-    files = render(replace(contents, plan=plan, importance={"network": dict.fromkeys(names, 0.1)}))
+    files = render(replace(contents, plan=plan, importance={"model": dict.fromkeys(names, 0.1)}))
     assert "| `a\\|b c` |" in files["card.md"].decode()
 
 

@@ -167,7 +167,7 @@ def test_the_pages_around_it_tell_what_answers(endpoint: Endpoint, bundle: Bundl
     }
     model = ask(endpoint, "GET", "/rides/model").json()
     assert (model["bundle"], model["classes"]) == (bundle.version_id, [False, True])
-    assert model["metrics"]["network"]["overall"]["auc"] > 0.6
+    assert model["metrics"]["model"]["overall"]["auc"] > 0.6
     docs = ask(endpoint, "GET", "/rides/docs")
     assert "<code>passengers</code>" in docs.text
     assert "at least 1 and at most 8" in docs.text

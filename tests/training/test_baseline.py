@@ -1,10 +1,13 @@
 """The baseline learns, scores in the right shapes, and is nothing but text."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from app.data.encode import Examples
 from app.data.features import CategoryColumn, FeaturePlan, NumberColumn, TargetColumn
+from app.spec import Spec
 from app.training.baseline import Baseline, train_baseline
 from app.training.metrics import evaluate
 from app.types import Features
@@ -14,6 +17,7 @@ TARGETS = {
     "multiclass": TargetColumn("y", "multiclass", ("a", "b", "c")),
     "regression": TargetColumn("y", "regression", mean=0.5, std=1.0),
 }
+SPEC = Spec.model_validate({"name": "x", "task": {"target": "y"}, "data": {"source": "x"}})
 
 
 def plan_of(task):
@@ -37,7 +41,7 @@ def examples_of(task, seed, n=2000):
 )
 def test_it_learns_every_task_and_survives_its_own_text(task, figure, best):
     plan = plan_of(task)
-    baseline = train_baseline(examples_of(task, 0), examples_of(task, 1), plan, seed=0, threads=1)
+    baseline = train_baseline(examples_of(task, 0), examples_of(task, 1), plan, SPEC, threads=1)
     held_out = examples_of(task, 2)
     scores = baseline.score(held_out.features)
     assert scores.dtype == np.float32
@@ -51,8 +55,51 @@ def test_it_learns_every_task_and_survives_its_own_text(task, figure, best):
 def test_rows_without_a_label_are_left_aside():
     train = examples_of("binary", 0)
     marred = train._replace(target=np.append(train.target[:-500], np.full(500, np.nan, np.float32)))
-    found = train_baseline(marred, marred, plan_of("binary"), seed=0, threads=1)
+    found = train_baseline(marred, marred, plan_of("binary"), SPEC, threads=1)
     fewer = Examples(
         train.features.rows(slice(0, -500)), train.target[:-500], train.time[:-500], train.position[:-500]
     )
-    assert found.model == train_baseline(fewer, fewer, plan_of("binary"), seed=0, threads=1).model
+    assert found.model == train_baseline(fewer, fewer, plan_of("binary"), SPEC, threads=1).model
+
+
+def test_weights_of_classes_move_the_trees_and_leave_probabilities():
+    """A rare class that weighs as much as all others still gets its own share in the mean of the scores."""
+    rows, held_out = examples_of("binary", 0), examples_of("binary", 1)
+    random = np.random.default_rng(3)
+    rare = rows._replace(target=(rows.target * (random.random(2000) < 0.1)).astype(np.float32))
+    spec = SPEC.with_settings({"model.trees.rounds": 60})
+    plain = train_baseline(rare, rare, plan_of("binary"), spec, threads=1)
+    balanced = spec.model_copy(update={"train": spec.train.model_copy(update={"class_weights": "balanced"})})
+    weighted = train_baseline(rare, rare, plan_of("binary"), balanced, threads=1)
+    assert weighted.model != plain.model
+    share = rare.target.mean()
+    assert weighted.score(rare.features).mean() == pytest.approx(share, rel=0.3)
+    raw = Baseline(weighted.model, "binary", 1, 0, 0.0).score(held_out.features).mean()
+    assert raw > 3 * share
+
+
+@pytest.mark.parametrize(("loss", "share"), [("absolute", 0.5), ("quantile", 0.9)])
+def test_the_declared_part_of_the_rows_lies_below_the_prediction(loss, share):
+    plan = plan_of("regression")
+    target = TargetColumn("y", "regression", std=1.0, regression_loss=loss, quantile=0.9)
+    rows, held_out = examples_of("regression", 0), examples_of("regression", 1)
+    noisy = [
+        part._replace(target=part.target + np.random.default_rng(i).exponential(1, 2000).astype(np.float32))
+        for i, part in enumerate((rows, held_out))
+    ]
+    found = train_baseline(*noisy, replace(plan, target=target), SPEC, threads=1)
+    assert (noisy[1].target < found.score(noisy[1].features)).mean() == pytest.approx(share, abs=0.05)
+
+
+def test_the_history_has_a_line_every_fifty_trees():
+    lines = []
+    found = train_baseline(
+        examples_of("binary", 0),
+        examples_of("binary", 1),
+        plan_of("binary"),
+        SPEC.with_settings({"model.trees.rounds": 120, "model.trees.learning_rate": 0.01}),
+        threads=1,
+        on_rounds=lines.append,
+    )
+    assert found.history == lines
+    assert [line["rounds"] for line in lines] == [50, 100]

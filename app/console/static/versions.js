@@ -9,7 +9,7 @@ const FEW = 4; // versions shown before the rest is asked for
 
 let showAll = false;
 let latest = [];
-const NAMES = { log_loss: "log-loss", auc: "AUC", brier: "Brier score", calibration_error: "calibration error", rmse: "RMSE", mae: "MAE", r2: "R²", macro_f1: "macro F1" };
+const NAMES = { log_loss: "log-loss", pinball: "pinball loss", coverage: "share below the prediction", auc: "AUC", brier: "Brier score", calibration_error: "calibration error", rmse: "RMSE", mae: "MAE", r2: "R²", macro_f1: "macro F1" };
 
 /** Show how many predictions have met their label, and how long labels take. */
 export function renderLabels(labels) {

@@ -1,0 +1,45 @@
+"""Make a smaller, faster version of the declared model: taught, pruned and quantised; what passes the gate may serve."""
+
+import argparse
+
+from app.cluster import connect
+from app.compression import compress
+from app.declaration import Declaration
+from app.model.contents import Compression, Variant
+from app.pipeline import settle
+from app.workspace import Workspace
+from jobs.build import build_table
+from jobs.command import main
+from jobs.told import tell
+
+
+def run(declaration: Declaration, workspace: Workspace, arguments: argparse.Namespace) -> None:
+    """Try every declared way, show them beside each other, and register the one that the limits choose."""
+    build_table(declaration)
+    connect()
+    found = compress(declaration, workspace, arguments.run)
+    print(_table(found.compression))
+    tell(settle(declaration.spec, workspace, found.version))
+    print(f"report: {found.report}")
+
+
+def _table(found: Compression) -> str:
+    widest = max(len(one.name) for one in found.variants)
+    lines = [f"{'':{widest}}  {'loss':>8}  {'kB':>8}  {'µs a row':>8}"]
+    lines += [_line(one, widest, one.name == found.chosen) for one in found.variants]
+    return "\n".join(lines)
+
+
+def _line(one: Variant, widest: int, chosen: bool) -> str:
+    figures = f"{one.loss:8.4f}  {one.size / 1e3:8,.0f}  {one.latency * 1e6:8.1f}"
+    return f"{one.name:{widest}}  {figures}  {'chosen' if chosen else one.refused or ''}".rstrip()
+
+
+def _extend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--run", help="name of this compression; the same name again resumes it (default: made from the data)"
+    )
+
+
+if __name__ == "__main__":
+    main(run, __doc__ or "", _extend)
