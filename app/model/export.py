@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from tabm import LinearBatchEnsemble
 from torch import Tensor, nn
 
 from app.model.network import Network
@@ -36,8 +37,11 @@ def to_onnx(network: Network) -> bytes:
         width = len(plan.category) * network.category.embedding_dim
         parts.append(graph.add("Reshape", [found, graph.constant("category_shape", np.array([-1, width]))]))
     flow = graph.add("Concat", parts, axis=1) if len(parts) > 1 else parts[0]
-    for i, layer in enumerate(module for module in network.hidden if isinstance(module, nn.Linear)):
-        flow = graph.add("Relu", [_linear(graph, f"hidden{i}", flow, layer.weight, layer.bias)])
+    for i, layer in enumerate(network.layers[:-1]):
+        if isinstance(layer, nn.Linear):
+            flow = graph.add("Relu", [_linear(graph, f"hidden{i}", flow, layer.weight, layer.bias)])
+        else:
+            flow = graph.add("Relu", [_members(graph, f"hidden{i}", flow, layer, first=i == 0)])
     _head(graph, network, flow)
     shape = ["n", plan.target.outputs] if plan.target.task == "multiclass" else ["n"]
     model = helper.make_model(
@@ -69,6 +73,9 @@ def _numbers(graph: "_Graph", network: Network) -> list[str]:
     flow = graph.add("Max", [flow, graph.constant("lower", _array(network.lower))])
     flow = graph.add("Min", [flow, graph.constant("upper", _array(network.upper))])
     standard = graph.add("Where", [missing, graph.constant("zero", np.float32(0)), flow])
+    flags = graph.add("Cast", [missing], to=TensorProto.FLOAT)
+    if network.number is None:
+        return [standard, flags]
 
     linear = network.number.linear
     frequencies = 2 * math.pi * _array(network.number.periodic.weight)
@@ -83,13 +90,28 @@ def _numbers(graph: "_Graph", network: Network) -> list[str]:
     flow = graph.add("Relu", [_linear(graph, "number", flow, linear.weight, linear.bias)])
     width = features * linear.out_features
     flow = graph.add("Reshape", [flow, graph.constant("number_shape", np.array([-1, width]))])
-    return [flow, standard, graph.add("Cast", [missing], to=TensorProto.FLOAT)]
+    return [flow, standard, flags]
+
+
+def _members(graph: "_Graph", name: str, flow: str, layer: LinearBatchEnsemble, first: bool) -> str:
+    """Add a layer of members, who share one matrix: rows and members (n, k) become the rows of a single product."""
+    if first:  # all see the same
+        flow = graph.add("Unsqueeze", [flow, graph.constant("members", np.array([1]))])
+    flow = graph.add("Mul", [flow, graph.constant(f"{name}.before", _array(layer.r))])
+    flow = graph.add("MatMul", [flow, graph.constant(f"{name}.weight", _array(layer.weight).T)])
+    flow = graph.add("Mul", [flow, graph.constant(f"{name}.after", _array(layer.s))])
+    return graph.add("Add", [flow, graph.constant(f"{name}.bias", _array(layer.bias))])
 
 
 def _head(graph: "_Graph", network: Network, flow: str) -> None:
     """Add the last layer and what makes a score of it; temperature or the target's unit go into the weights."""
     target, head = network.plan.target, network.head
     weight, bias = _array(head.weight).astype(np.float64), _array(head.bias).astype(np.float64)
+    if not isinstance(
+        head, nn.Linear
+    ):  # members (k, inputs, outputs), whose mean is one product over all their units
+        flow = graph.add("Reshape", [flow, graph.constant("units", np.array([-1, head.k * head.in_features]))])
+        weight, bias = weight.reshape(-1, head.out_features).T / head.k, bias.mean(axis=0)
     if target.task == "regression":
         weight, bias = weight * target.std, bias * target.std + target.mean
     else:

@@ -6,6 +6,10 @@ category (n, C) -> embedding  -----------------------------------+
 
 Periodic embeddings: Gorishniy et al., "On Embeddings for Numerical Features in Tabular Deep Learning",
 NeurIPS 2022. Everything between raw numbers and scores is in here, and so in the exported graph.
+
+The kind `tabm` has k members in place of each layer, which share its large matrix and differ by vectors: Gorishniy,
+Kotelnikov and Babenko, "TabM: Advancing Tabular Deep Learning with Parameter-Efficient Ensembling", ICLR 2025. The kind
+`linear` has neither periodic embeddings nor hidden layers.
 """
 
 import math
@@ -16,6 +20,7 @@ import numpy.typing as npt
 import safetensors.torch
 import torch
 from rtdl_num_embeddings import PeriodicEmbeddings
+from tabm import EnsembleView, LinearBatchEnsemble, LinearEnsemble
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -80,14 +85,17 @@ class Network(nn.Module):
     def __init__(self, plan: FeaturePlan, model: spec.Model) -> None:
         super().__init__()
         assert plan.names, "a plan has features"
+        assert model.kind in ("network", "tabm", "linear"), f"{model.kind} is no network"
+        linear = model.kind == "linear"
         self.plan = plan
-        self.hidden_rate = _HIDDEN if model.dropout else 0.0
+        self.hidden_rate = _HIDDEN if model.dropout and not linear else 0.0
         # Kept with the weights, which mean nothing in other units: a training that goes on keeps its units.
         for name, values in Normalisation.of(plan.number)._asdict().items():
             self.register_buffer(name, torch.from_numpy(values))
         self.register_buffer("temperature", torch.ones(()))
-        inputs = 0
-        if plan.number:
+        sizes_of_inputs = [1] * 2 * len(plan.number)
+        self.number: PeriodicEmbeddings | None = None
+        if plan.number and not linear:
             self.number = PeriodicEmbeddings(
                 len(plan.number),
                 model.number_embedding,
@@ -95,26 +103,44 @@ class Network(nn.Module):
                 frequency_init_scale=model.frequency_scale,
                 lite=True,
             )
-            inputs += len(plan.number) * (model.number_embedding + 2)
+            sizes_of_inputs = [model.number_embedding] * len(plan.number) + sizes_of_inputs
         if plan.category:
             # One table for all: a category's ids begin at its offset, and one lookup finds every embedding.
             sizes = [column.size for column in plan.category]
-            width = _embedding_width(max(sizes), model.category_embedding)
+            # A linear model's embedding is no more than a weight for each value and output.
+            width = plan.target.outputs if linear else _embedding_width(max(sizes), model.category_embedding)
             # What the plan tells is no state: whoever loads weights has the plan.
             self.register_buffer("offset", torch.tensor(np.cumsum([0, *sizes[:-1]])), persistent=False)
             self.category = nn.Embedding(sum(sizes), width)
-            inputs += len(sizes) * width
-        layers: list[nn.Module] = []
-        for _ in range(model.depth):
-            layers += [nn.Linear(inputs, model.width), nn.ReLU(), nn.Dropout(model.dropout)]
+            sizes_of_inputs += [width] * len(sizes)
+        inputs, layers = sum(sizes_of_inputs), list[nn.Module]()
+        if model.kind == "tabm":
+            layers.append(EnsembleView(k=model.ensemble))
+        for i in range(0 if linear else model.depth):
+            layer: nn.Module = nn.Linear(inputs, model.width)
+            if model.kind == "tabm":  # members begin apart by the first layer's scales alone, one draw a feature
+                apart = {"scaling_init": ("normal", "ones"), "first_scaling_init_chunks": sizes_of_inputs}
+                layer = LinearBatchEnsemble(
+                    inputs, model.width, k=model.ensemble, **(apart if i == 0 else {"scaling_init": "ones"})
+                )
+            layers += [layer, nn.ReLU(), nn.Dropout(model.dropout)]
             inputs = model.width
         self.hidden = nn.Sequential(*layers)
-        self.head = nn.Linear(inputs, plan.target.outputs)
+        outputs = plan.target.outputs
+        self.head: nn.Linear | LinearEnsemble = (
+            LinearEnsemble(inputs, outputs, k=model.ensemble) if model.kind == "tabm" else nn.Linear(inputs, outputs)
+        )
+
+    @property
+    def layers(self) -> list[nn.Linear | LinearBatchEnsemble | LinearEnsemble]:
+        """The layers with weights, from input to output; of an ensemble, each holds all members."""
+        return [layer for layer in self.hidden if isinstance(layer, (nn.Linear, LinearBatchEnsemble))] + [self.head]
 
     def forward(self, number: Tensor, category: Tensor) -> Tensor:
         """Return logits (n, outputs) of numbers float32 (n, N), NaN for missing, and ids int64 (n, C).
 
-        A regression's single output is in units of the standardised target.
+        A regression's single output is in units of the standardised target. While training, an ensemble's members
+        speak for themselves, (n, k, outputs): each has to learn. Otherwise this is their mean.
         """
         if self.training and self.hidden_rate:
             number, category = self._hide(number, category)
@@ -122,11 +148,13 @@ class Network(nn.Module):
         if self.plan.number:
             missing = number.isnan()
             standard = ((number - self.center) * self.scale).clamp(self.lower, self.upper).masked_fill(missing, 0.0)
-            parts += [self.number(standard).flatten(1), standard, missing.to(standard.dtype)]
+            if self.number is not None:
+                parts.append(self.number(standard).flatten(1))
+            parts += [standard, missing.to(standard.dtype)]
         if self.plan.category:
             parts.append(self.category(category + self.offset).flatten(1))
         logits: Tensor = self.head(self.hidden(torch.cat(parts, dim=1)))
-        return logits
+        return logits if logits.ndim == 2 or self.training else logits.mean(dim=1)
 
     def _hide(self, number: Tensor, category: Tensor) -> tuple[Tensor, Tensor]:
         number = number.masked_fill(torch.rand_like(number) < self.hidden_rate, torch.nan)
@@ -134,17 +162,26 @@ class Network(nn.Module):
         category = category.masked_fill(chance < self.hidden_rate / 2, MISSING_ID)
         return number, category.masked_fill(chance > 1 - self.hidden_rate / 2, UNSEEN_ID)
 
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return the mean loss: log-loss, or a regression's declared one in units of the standardised target.
 
         `target` (n,) is 0/1, a class index or a value, as `app.types.Targets`, or what a teacher thinks: a probability
-        (n,), or those of all classes (n, K). None may be NaN.
+        (n,), or those of all classes (n, K). None may be NaN. `logits` of members (n, k, outputs) count alike.
+        `weights` (K,) are those of the classes, a binary target's being two.
         """
         column = self.plan.target
+        if logits.ndim == 3:
+            target = target.repeat_interleave(logits.shape[1], dim=0)
+            logits = logits.flatten(0, 1)
         if column.task == "multiclass":
-            return functional.cross_entropy(logits, target if target.ndim == 2 else target.long())
+            labels = target if target.ndim == 2 else target.long()
+            return functional.cross_entropy(logits, labels, weights, reduction="sum") / len(logits)
         if column.task == "binary":
-            return functional.binary_cross_entropy_with_logits(logits.squeeze(1), target)
+            logit = logits.squeeze(1)
+            if weights is None:
+                return functional.binary_cross_entropy_with_logits(logit, target)
+            ratio = weights[1] / weights[0]
+            return weights[0] * functional.binary_cross_entropy_with_logits(logit, target, pos_weight=ratio)
         error = (target - column.mean) / column.std - logits.squeeze(1)
         if column.loss == "squared":
             return error.square().mean()
@@ -170,6 +207,11 @@ class Network(nn.Module):
         starts = range(0, max(1, len(number)), _ROWS_AT_ONCE)
         pieces = (slice(start, start + _ROWS_AT_ONCE) for start in starts)
         return np.concatenate([self.to_scores(self(number[piece], category[piece])) for piece in pieces])
+
+    @torch.no_grad()
+    def shift(self, by: Tensor) -> None:
+        """Add to the logits (outputs,) of every row from now on."""
+        self.head.bias += by.to(self.head.bias)
 
     @torch.no_grad()
     def calibrate(self, logits: Tensor, target: Tensor) -> None:

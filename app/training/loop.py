@@ -19,6 +19,7 @@ from app.data.features import FeaturePlan
 from app.model.network import Network
 from app.spec import Spec, Train
 from app.training.checkpoint import Checkpoint, Checkpoints, Progress
+from app.training.class_weights import class_weights, count_classes, shift_of
 from app.training.loader import Loader
 from app.training.metrics import Tally, evaluate
 from app.training.ranks import Ranks
@@ -113,6 +114,7 @@ class _Training:
             self._parameters, settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
         self._half = _half(settings, ranks.device)
+        self._weights, self._shift = self._class_weights()
         self._progress = Progress()
         self._best = _copy(network)
 
@@ -168,7 +170,7 @@ class _Training:
                 group["lr"] = rate
             with self._half:
                 logits = self._parallel(batch.number, batch.category)
-            loss = self._network.loss(logits.float(), batch.target)
+            loss = self._network.loss(logits.float(), batch.target, self._weights)
             self._optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss * batch.share)
             torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.gradient_clip)
@@ -185,11 +187,24 @@ class _Training:
         loss_sum, rows, tally = 0.0, 0, Tally.zero(column)
         for logits, target in self._logits():
             if len(target):
-                loss_sum += self._network.loss(logits, target).item() * len(target)
+                loss_sum += self._network.loss(logits, target, self._weights).item() * len(target)
                 rows += len(target)
-                tally = tally.merge(Tally.of(column, self._network.to_scores(logits), target.cpu().numpy()))
+                scores = self._network.to_scores(logits + self._shift)
+                tally = tally.merge(Tally.of(column, scores, target.cpu().numpy()))
         mean, _ = self._mean(loss_sum, rows, "validation")
         return mean, Tally(column, self._ranks.total(tally.state)).figures()
+
+    def _class_weights(self) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Return the classes' weights, and what takes them out of the logits again."""
+        column, device = self._network.plan.target, self._ranks.device
+        if column.task == "regression" or self._settings.class_weights == "none":
+            return None, torch.zeros((), device=device)
+        rows = [count_classes(column, batch.target.cpu().numpy()) for batch in self._train.in_order() if batch.rows]
+        classes = 2 if column.task == "binary" else column.outputs
+        weights = class_weights(self._settings, column, self._ranks.total(sum(rows, np.zeros(classes))))
+        both = weights, shift_of(column, weights)
+        tensors = [torch.tensor(values, dtype=torch.float32, device=device) for values in both]
+        return tensors[0], tensors[1]
 
     def _mean(self, loss_sum: float, rows: int, part: str) -> tuple[float, float]:
         """Return mean loss and number of rows over all ranks."""
@@ -208,9 +223,10 @@ class _Training:
             yield logits.float(), batch.target.clone()
 
     def _finish(self) -> Outcome:
-        """Go back to the best weights, calibrate them on all ranks' validation rows, and measure exactly."""
+        """Go back to the best weights, take the classes' weights out, calibrate on all ranks' rows, measure exactly."""
         network, progress = self._network, self._progress
         network.load_state_dict(self._best)
+        network.shift(self._shift)
         logits, targets = zip(*self._logits(), strict=True)
         logit, target = self._ranks.gather(torch.cat(logits)), self._ranks.gather(torch.cat(targets))
         network.calibrate(logit, target)

@@ -13,7 +13,8 @@ So what was learned is carried over by name and by value, such that the new netw
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from tabm import LinearBatchEnsemble, LinearEnsemble
+from torch import Tensor
 
 from app.data.features import CategoryColumn, FeaturePlan
 from app.model.network import Network
@@ -55,9 +56,10 @@ def warm_start(plan: FeaturePlan, spec: Spec, learned: Learned) -> bytes | None:
 
 def _comparable(old: Network, fresh: Network) -> bool:
     def shapes(network: Network) -> list[tuple[int, ...]]:
-        inner = [tuple(layer.weight.shape) for layer in _linear(network)[1:]]
-        number = [tuple(network.number.linear.weight.shape)] if network.plan.number else []
-        return [(len(_linear(network)), _linear(network)[0].out_features), *inner, *number]
+        inner = [tuple(layer.weight.shape) for layer in network.layers[1:]]
+        number = [] if network.number is None else [tuple(network.number.linear.weight.shape)]
+        members = [getattr(layer, "k", 1) for layer in network.layers]
+        return [(len(network.layers), network.layers[0].out_features), *inner, *number, tuple(members)]
 
     before, now = old.plan.target, fresh.plan.target
     same_classes = (
@@ -73,9 +75,10 @@ def _take_numbers(old: Network, fresh: Network) -> list[tuple[int, int]]:
     before = {column.name: place for place, column in enumerate(old.plan.number)}
     same = [(before[column.name], place) for place, column in enumerate(fresh.plan.number) if column.name in before]
     kept = [(i, j) for i, j in same if _move_limits(old, i, fresh, j)]
-    source, target = _index(kept)
-    fresh.number.periodic.weight[target] = old.number.periodic.weight[source]
-    fresh.number.linear.load_state_dict(old.number.linear.state_dict())
+    if old.number is not None and fresh.number is not None:
+        source, target = _index(kept)
+        fresh.number.periodic.weight[target] = old.number.periodic.weight[source]
+        fresh.number.linear.load_state_dict(old.number.linear.state_dict())
     return kept
 
 
@@ -108,10 +111,10 @@ def _ids_before(known: CategoryColumn, column: CategoryColumn) -> list[int]:
 
 
 def _take_hidden(old: Network, fresh: Network, same: list[tuple[int, int]]) -> None:
-    """Carry over the hidden layers; what the first one hears of features that are new weighs nothing."""
-    for before, now in zip(_linear(old)[1:-1], _linear(fresh)[1:-1], strict=True):
+    """Carry over the first layer's inputs and the hidden layers; what is heard of new features weighs nothing."""
+    for before, now in zip(old.layers[1:-1], fresh.layers[1:-1], strict=True):
         now.load_state_dict(before.state_dict())
-    first, begin = _linear(old)[0], _linear(fresh)[0]
+    first, begin = old.layers[0], fresh.layers[0]
     begin.bias.copy_(first.bias)
     begin.weight.zero_()
     pairs = [pair for i, j in same for pair in zip(_number_inputs(old, i), _number_inputs(fresh, j), strict=True)]
@@ -122,23 +125,30 @@ def _take_hidden(old: Network, fresh: Network, same: list[tuple[int, int]]) -> N
             pairs += inputs
     source, target = _index(pairs)
     begin.weight[:, target] = first.weight[:, source]
+    if isinstance(begin, LinearBatchEnsemble) and isinstance(first, LinearBatchEnsemble):
+        begin.r[:, target] = first.r[:, source]
+        begin.s.copy_(first.s)
 
 
 def _take_head(old: Network, fresh: Network) -> None:
-    head, before, now = _linear(fresh)[-1], old.plan.target, fresh.plan.target
-    weight, bias = old.head.weight / old.temperature, old.head.bias / old.temperature
+    """Carry over the last layer; its weights' last axis but one are the outputs, also those of each member."""
+    head, before, now = fresh.layers[-1], old.plan.target, fresh.plan.target
+    last = fresh if len(fresh.layers) == 1 else old  # without hidden layers the inputs have been carried over already
+    members = isinstance(head, LinearEnsemble)
+    weight, bias = last.head.weight / old.temperature, old.head.bias / old.temperature
+    weight = weight.transpose(-1, -2) if members else weight
     if now.task == "multiclass":
         order = [before.classes.index(value) for value in now.classes]
-        weight, bias = weight[order], bias[order]
+        weight, bias = weight[..., order, :], bias[..., order]
     elif now.task == "regression":
         weight, bias = weight * (before.std / now.std), (bias * before.std + before.mean - now.mean) / now.std
-    head.weight.copy_(weight)
+    head.weight.copy_(weight.transpose(-1, -2) if members else weight)
     head.bias.copy_(bias)
 
 
 def _number_inputs(network: Network, place: int) -> list[int]:
     """Return where a number enters the first layer: its embedding, its value, whether it is missing."""
-    width, count = network.number.linear.out_features, len(network.plan.number)
+    width, count = _embedded(network), len(network.plan.number)
     plain = count * width + place
     return [*range(place * width, (place + 1) * width), plain, plain + count]
 
@@ -146,13 +156,13 @@ def _number_inputs(network: Network, place: int) -> list[int]:
 def _category_inputs(network: Network, place: int) -> list[int]:
     """Return where a category's embedding enters the first layer."""
     count, width = len(network.plan.number), network.category.embedding_dim
-    numbers = count * (network.number.linear.out_features + 2) if count else 0
+    numbers = count * (_embedded(network) + 2)
     return list(range(numbers + place * width, numbers + (place + 1) * width))
 
 
-def _linear(network: Network) -> list[nn.Linear]:
-    """Return the layers from input to output."""
-    return [layer for layer in [*network.hidden, network.head] if isinstance(layer, nn.Linear)]
+def _embedded(network: Network) -> int:
+    """Return the size of a number's embedding."""
+    return 0 if network.number is None else int(network.number.linear.out_features)
 
 
 def _index(pairs: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:

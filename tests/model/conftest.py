@@ -21,11 +21,11 @@ TARGETS = {
     "multiclass": TargetColumn("kind", "multiclass", ("a", "b", "c")),
     "regression": TargetColumn("delay", "regression", mean=1000.0, std=50.0),
 }
-SMALL = spec.Model(width=16, depth=2, number_embedding=4, frequencies=6, category_embedding=5)
+SMALL = spec.Model(width=16, depth=2, number_embedding=4, frequencies=6, category_embedding=5, ensemble=3)
 
 MakePlan = Callable[..., FeaturePlan]
 MakeFeatures = Callable[[FeaturePlan, int], Features]
-MakeNetwork = Callable[[FeaturePlan], Network]
+MakeNetwork = Callable[..., Network]
 MakeContents = Callable[..., Contents]
 
 
@@ -65,9 +65,9 @@ def make_features() -> MakeFeatures:
 
 @pytest.fixture(scope="session")
 def make_network() -> MakeNetwork:
-    def make(plan: FeaturePlan) -> Network:
+    def make(plan: FeaturePlan, kind: str = "network") -> Network:
         torch.manual_seed(0)
-        network = Network(plan, SMALL).eval()
+        network = Network(plan, SMALL.model_copy(update={"kind": kind})).eval()
         if plan.target.task != "regression":
             network.temperature.fill_(1.5)
         return network

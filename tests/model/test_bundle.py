@@ -43,7 +43,9 @@ def test_what_was_written_is_what_opens(written, contents, make_features) -> Non
     )
     np.testing.assert_array_equal(bundle.reference.counts, contents.reference.counts)
     features = make_features(bundle.plan, 20)
-    network = Network.from_safetensors(bundle.learned["weights.safetensors"], bundle.plan, bundle.spec.model.model_copy(update=_small()))
+    network = Network.from_safetensors(
+        bundle.learned["weights.safetensors"], bundle.plan, bundle.spec.model.model_copy(update=_small())
+    )
     expected = network.score(*map(torch.from_numpy, features))
     np.testing.assert_allclose(bundle.runtime().score(features), expected, atol=1e-5)
 

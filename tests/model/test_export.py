@@ -15,9 +15,12 @@ from app.types import Features
 @pytest.mark.parametrize("rows", [0, 1, 4096])
 @pytest.mark.parametrize(("numbers", "categories"), [(3, 2), (0, 2), (3, 0)])
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
-def test_graph_and_network_agree(make_plan, make_features, make_network, task, numbers, categories, rows) -> None:
+@pytest.mark.parametrize("kind", ["network", "tabm", "linear"])
+def test_graph_and_network_agree(
+    make_plan, make_features, make_network, kind, task, numbers, categories, rows
+) -> None:
     plan = make_plan(task, numbers, categories)
-    network = make_network(plan)
+    network = make_network(plan, kind)
     features = make_features(plan, rows)
     expected = network.score(*map(torch.from_numpy, features))
     found = Runtime(to_onnx(network), plan).score(features)
@@ -26,10 +29,11 @@ def test_graph_and_network_agree(make_plan, make_features, make_network, task, n
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["network", "tabm", "linear"])
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
-def test_a_row_does_not_see_its_neighbours(make_plan, make_features, make_network, task) -> None:
+def test_a_row_does_not_see_its_neighbours(make_plan, make_features, make_network, task, kind) -> None:
     plan = make_plan(task)
-    runtime = Runtime(to_onnx(make_network(plan)), plan)
+    runtime = Runtime(to_onnx(make_network(plan, kind)), plan)
     features = make_features(plan, 257)
     whole = runtime.score(features)
     for size in (1, 2, 7, 64):

@@ -63,7 +63,12 @@ def spec_of(kind, **train):
             "task": {"target": "y"},
             "data": {"source": "x"},
             "model": {"kind": kind, "trees": {"rounds": 60, "leaves": 7, "leaf_rows": 10}, **shape},
-            "train": {"epochs": 3, "batch_size": 64, "learning_rate": 0.01, **train},
+            "train": {
+                "epochs": 15 if kind == "linear" else 3,
+                "batch_size": 64,
+                "learning_rate": 0.05 if kind == "linear" else 0.01,
+                **train,
+            },
         }
     )
 
