@@ -89,12 +89,16 @@ class Student(Section):
     width: int = Field(64, ge=4, le=8192, description="Units of each hidden layer.")
     depth: int = Field(2, ge=1, le=16, description="Hidden layers.")
     number_embedding: int = Field(8, ge=1, le=256, description="Size of a number's periodic embedding.")
-    frequencies: int = Field(16, ge=1, le=512, description="Frequencies of a number's periodic embedding.")
+    frequencies: int = Field(8, ge=1, le=512, description="Frequencies of a number's periodic embedding.")
     category_embedding: int = Field(8, ge=1, le=1024, description="Largest size of a category's embedding.")
-    epochs: int = Field(20, ge=1, le=1_000_000, description="Most passes over the rows that the teacher answered.")
+    epochs: int = Field(12, ge=1, le=1_000_000, description="Passes over the rows that the teacher answered.")
     learning_rate: float = Field(0.002, gt=0, description="Peak learning rate.")
     teaching: float = Field(
-        0.8, ge=0, le=1, description="Weight of the teacher's answer; the rest is the label's, where there is one."
+        1.0,
+        ge=0,
+        le=1,
+        description="Weight of the teacher's answer; the rest is the label's, where there is one. Teachers have heard "
+        "the labels already.",
     )
 
 

@@ -26,6 +26,8 @@ from app.training.trainer import Trained, train
 from app.types import Features, Scores, Targets
 from app.workspace import Workspace
 
+_DROPOUT = 0.1  # a student of its teacher's answers needs less than one of noisy labels, but not none
+
 Answer = Callable[[Features], Scores]
 """A teacher: the scores of features, such as `app.model.runtime.Runtime.score`."""
 
@@ -33,7 +35,8 @@ Answer = Callable[[Features], Scores]
 def student_spec(spec: Spec) -> Spec:
     """Return the declaration with `compress.student` as its model: what the student is trained, and served, as.
 
-    It is not weighted by class: whatever weights the teachers learned with, they answer with probabilities.
+    No patience is lost on a noisy validation: the rate falls to nothing, and the best epoch is kept. Classes do not weigh
+    differently: whatever weights the teachers learned with, they answer with probabilities.
     """
     student = spec.compress.student
     return spec.with_settings(
@@ -41,7 +44,7 @@ def student_spec(spec: Spec) -> Spec:
             "model.kind": "network",
             "model.width": student.width,
             "model.depth": student.depth,
-            "model.dropout": 0.0,
+            "model.dropout": _DROPOUT,
             "model.number_embedding": student.number_embedding,
             "model.frequencies": student.frequencies,
             "model.category_embedding": student.category_embedding,

@@ -1,9 +1,10 @@
-"""How does a network become narrower? Whole hidden units go, and others say what they said.
+"""How does a network become narrower? Whole hidden units go, and those that stay say what they said.
 
-Layer by layer, on real rows: a unit weighs as much as its activation varies (standard deviation) times how much the
-next layer listens to it (norm of its outgoing weights); what never varies is but a bias. The units that weigh least
-go, and the next layer takes their activations' regression on those that stay instead, by least squares (as Luo, Wu
-and Lin do with filters, "ThiNet", ICCV 2017).
+Layer by layer, on real rows. Units are chosen one after the other: the next one is that whose activation, as far as
+those before it do not tell it already, moves the next layer most (a pivoted Cholesky decomposition of the activations'
+covariance, each unit weighted by the norm of its outgoing weights). Then the next layer hears, instead of every unit
+that goes, its activation's regression on those that stay, by least squares (as Luo, Wu and Lin do with filters,
+"ThiNet", ICCV 2017).
 
 So a unit that is constant, that nobody listens to, or that repeats another goes without a trace. What is left is an
 ordinary network of a smaller `model.width`, which any training can go on from: `heal` does, briefly.
@@ -28,8 +29,8 @@ from app.workspace import Workspace
 
 _ROWS = 8192
 """Rows on which activations are looked at, evenly drawn."""
-_RIDGE = 1e-6
-"""Of the mean variance of the units that stay: least squares stay solvable where these repeat each other."""
+_NOTHING = 1e-6
+"""Fraction of the units' mean variance that counts as none, and keeps least squares solvable."""
 
 
 @torch.no_grad()
@@ -39,6 +40,7 @@ def prune(network: Network, model: spec.Model, width: int, features: Features) -
     What comes is of `model.width = width`, on the CPU, in evaluation mode; `network` itself is left as it is. There is
     at least one row, and `width` is at most the network's.
     """
+    assert model.kind == "network", f"{model.kind} has no hidden units of its own"
     assert 0 < width <= model.width, f"{model.width} units cannot become {width}"
     smaller = copy.deepcopy(network).cpu().eval()
     number, category = (torch.from_numpy(part[:: -(-len(part) // _ROWS)].copy()) for part in features)
@@ -55,8 +57,9 @@ def prune(network: Network, model: spec.Model, width: int, features: Features) -
 def _narrow(layer: nn.Linear, following: nn.Linear, said: Tensor, width: int) -> None:
     """Take all but `width` units out of `layer`, whose activations `said` (rows, units) `following` hears."""
     heard = following.weight.double()
-    order = torch.argsort(said.std(dim=0, correction=0) * heard.norm(dim=0), descending=True, stable=True)
-    kept, gone = order[:width].sort().values, order[width:]
+    stays = torch.zeros(layer.out_features, dtype=torch.bool)
+    stays[_most_telling(said * heard.norm(dim=0), width)] = True
+    kept, gone = stays.nonzero().squeeze(1), (~stays).nonzero().squeeze(1)
     repeated = _regression(said[:, kept], said[:, gone])
     constant = said[:, gone].mean(dim=0) - said[:, kept].mean(dim=0) @ repeated
     layer.weight, layer.bias = nn.Parameter(layer.weight[kept]), nn.Parameter(layer.bias[kept])
@@ -64,12 +67,31 @@ def _narrow(layer: nn.Linear, following: nn.Linear, said: Tensor, width: int) ->
     following.weight = nn.Parameter((heard[:, kept] + heard[:, gone] @ repeated.T).float())
 
 
+def _most_telling(said: Tensor, count: int) -> list[int]:
+    """Return the `count` columns of (rows, units), each of which tells most of what those before it do not."""
+    centred = said - said.mean(dim=0)
+    products = centred.T @ centred
+    untold = products.diagonal().clone()
+    nothing = _NOTHING * untold.mean()
+    told = torch.zeros(len(products), count, dtype=products.dtype)  # the decomposition's columns
+    chosen: list[int] = []
+    for step in range(count):
+        unit = int(untold.argmax())
+        if untold[unit] > nothing:
+            rest = products[:, unit] - told[:, :step] @ told[unit, :step]
+            told[:, step] = rest / untold[unit].sqrt()
+            untold -= told[:, step].square()
+        untold[unit] = -torch.inf
+        chosen.append(unit)
+    return chosen
+
+
 def _regression(known: Tensor, wanted: Tensor) -> Tensor:
     """Return the weights (k, w) of the columns known (n, k) that come closest to the columns wanted (n, w)."""
     known, wanted = known - known.mean(dim=0), wanted - wanted.mean(dim=0)
     products = known.T @ known
     diagonal = products.diagonal()
-    diagonal += _RIDGE * diagonal.mean() + torch.finfo(products.dtype).tiny
+    diagonal += _NOTHING * diagonal.mean() + torch.finfo(products.dtype).tiny
     found: Tensor = torch.linalg.solve(products, known.T @ wanted)
     return found
 

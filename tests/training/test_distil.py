@@ -64,7 +64,7 @@ def examples_of(task, seed, n):
     return Examples(features, labels.astype(np.float32), np.arange(n), np.arange(n))
 
 
-def parts_of(task, n=500):
+def parts_of(task, n=300):
     return Parts(examples_of(task, 1, n), examples_of(task, 2, 5000))
 
 
@@ -95,7 +95,7 @@ def scores(trained, features):
 
 @pytest.mark.parametrize("task", list(TARGETS))
 def test_a_student_learns_more_from_one_who_knows_than_from_chance(task, tmp_path):
-    """On 500 rows of labels full of chance, and the same rows answered by one who knows the chances."""
+    """On 300 rows of labels full of chance, and the same rows answered by one who knows the chances."""
     plan, spec, workspace, parts = plan_of(task), spec_of(task), Workspace(str(tmp_path)), parts_of(task)
     taught = distil(parts, plan, spec, truth(task), None, workspace, "taught")
     alone = train(parts, plan, student_spec(spec), workspace, "alone")
@@ -106,7 +106,7 @@ def test_a_student_learns_more_from_one_who_knows_than_from_chance(task, tmp_pat
         losses = (row_loss(plan.target, each, fresh.target).mean() for each in (found, truth(task)(fresh.features)))
         return next(losses) - next(losses)
 
-    assert behind(scores(taught, fresh.features)) < 0.3 * behind(scores(alone, fresh.features))
+    assert behind(scores(taught, fresh.features)) < 0.5 * behind(scores(alone, fresh.features))
     assert taught.validation["rows"] == 5000
 
 
