@@ -45,10 +45,15 @@ _CALIBRATION_ROWS = 2000
 
 @dataclass(frozen=True)
 class Compressed:
-    """A smaller version, registered and judged; what was tried on the way, also kept at the address `report`."""
+    """A smaller version, registered and judged; what was tried on the way, also kept at the address `report`.
+
+    `graphs` are the variants' by name, `chosen` the name of the version's.
+    """
 
     version: TrainedVersion
-    compression: Compression
+    chosen: str
+    variants: list[Variant]
+    graphs: dict[str, bytes]
     report: str
 
 
@@ -86,7 +91,7 @@ def compress(
     with versions.run(contents.spec, rows.prepared.fingerprint, commit_of(declaration.path), run) as tracked:
         larger = next(one.scores for one in tried if one.graph is work.reference(graphs))
         version = publish(rows, contents, workspace, tracked, reason, watch, None if better else larger)
-    return Compressed(version, compression, report)
+    return Compressed(version, chosen.variant.name, compression.variants, {one.variant.name: one.graph.onnx for one in tried}, report)
 
 
 @dataclass(frozen=True)

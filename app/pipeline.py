@@ -19,6 +19,7 @@ from app.data.encode import load
 from app.data.features import FeaturePlan
 from app.data.fit import fit
 from app.data.prepare import Prepared, prepare
+from app.data.split import Cut
 from app.declaration import Declaration
 from app.model.bundle import Bundle, open_bundle, write
 from app.model.contents import Contents, Origin, Side
@@ -38,6 +39,8 @@ from app.workspace import Workspace, join, read_bytes
 
 log = logging.getLogger(__name__)
 
+_ALWAYS = -(2**62)
+"""A moment (ms) before all others."""
 ROWS_IN_MEMORY = 5_000_000
 """Above this a part is streamed through training, and baseline, profile and judgement rest on an even sample."""
 
@@ -257,6 +260,18 @@ class Rows:
             importance={side: held_out.importance(score, plan) for side, score in models.items()},
             considered=fitted.considered,
         )
+
+
+def later_rows(declaration: Declaration, workspace: Workspace, source: str, plan: FeaturePlan) -> HeldOut:
+    """Return the labelled rows at `source`, a table of later times than the declared one: what training cannot know.
+
+    Raises UserError for a table that cannot be read or breaks the declared contract.
+    """
+    spec = declaration.spec
+    data = spec.data.model_copy(update={"source": source if "://" in source else str(Path(source).resolve())})
+    prepared = prepare(replace(declaration, spec=spec.model_copy(update={"data": data})), workspace)
+    everything = Cut(plan.time, test=1.0, test_from=_ALWAYS)
+    return HeldOut.of(replace(prepared, cut=everything), plan, spec.gate.slices)
 
 
 def _opponent(

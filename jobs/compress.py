@@ -3,10 +3,12 @@
 import argparse
 
 from app.cluster import connect
-from app.compression import compress
+from app.compression import Compressed, compress
 from app.declaration import Declaration
-from app.model.contents import Compression, Variant
-from app.pipeline import settle
+from app.model.contents import Variant
+from app.model.runtime import Runtime
+from app.pipeline import later_rows, settle
+from app.training.resources import cpu_count
 from app.workspace import Workspace
 from jobs.build import build_table
 from jobs.command import main
@@ -18,12 +20,14 @@ def run(declaration: Declaration, workspace: Workspace, arguments: argparse.Name
     build_table(declaration)
     connect()
     found = compress(declaration, workspace, arguments.run)
-    print(_table(found.compression))
+    print(_table(found))
+    if arguments.later:
+        print(_later(declaration, workspace, arguments.later, found))
     tell(settle(declaration.spec, workspace, found.version))
     print(f"report: {found.report}")
 
 
-def _table(found: Compression) -> str:
+def _table(found: Compressed) -> str:
     widest = max(len(one.name) for one in found.variants)
     lines = [f"{'':{widest}}  {'loss':>8}  {'kB':>8}  {'µs a row':>8}"]
     lines += [_line(one, widest, one.name == found.chosen) for one in found.variants]
@@ -35,7 +39,22 @@ def _line(one: Variant, widest: int, chosen: bool) -> str:
     return f"{one.name:{widest}}  {figures}  {'chosen' if chosen else one.refused or ''}".rstrip()
 
 
+def _later(declaration: Declaration, workspace: Workspace, source: str, found: Compressed) -> str:
+    """Say how the large network and what was made of it do on later rows, in the mean of their months."""
+    plan = found.version.contents.plan
+    rows = later_rows(declaration, workspace, source, plan)
+    shown = [name for name in ("teacher", "large") if name in found.graphs] + [found.chosen]
+    lines = ["on later rows, mean of the months:"]
+    for name in shown:
+        evaluation = rows.evaluate(Runtime(found.graphs[name], plan, threads=cpu_count()).score(rows.examples.features))
+        figures = evaluation.mean_of_months() or evaluation.overall
+        told = ", ".join(f"{figure} {value:.4f}" for figure, value in figures.items() if figure != "rows")
+        lines.append(f"  {name}: {told}")
+    return "\n".join(lines)
+
+
 def _extend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--later", metavar="PATH", help="also judge them on this table of later rows, with labels")
     parser.add_argument(
         "--run", help="name of this compression; the same name again resumes it (default: made from the data)"
     )
