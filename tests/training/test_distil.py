@@ -130,8 +130,17 @@ def test_the_student_is_the_declared_one_and_not_weighted():
     assert (student.model.kind, student.model.width, student.model.depth) == ("network", 16, 1)
     assert (student.model.number_embedding, student.model.frequencies) == (4, 4)
     assert (student.train.epochs, student.train.learning_rate) == (12, 0.01)
+    assert student.train.patience == 12
     assert student.train.class_weights == "none"
     assert student.compress == spec.compress
+
+
+def test_a_student_that_hears_labels_alone_is_trained_as_any_network(tmp_path):
+    plan, spec, parts = plan_of(), spec_of(student={"teaching": 0.0}), parts_of("binary")
+    workspace = Workspace(str(tmp_path))
+    taught = distil(parts, plan, spec, truth("binary"), None, workspace, "taught")
+    alone = train(parts, plan, student_spec(spec), workspace, "alone")
+    assert taught.network.to_safetensors() == alone.network.to_safetensors()
 
 
 @given(labels=st.lists(st.sampled_from([0.0, 1.0, 2.0, np.nan]), min_size=1, max_size=9), teaching=st.floats(0, 1))
