@@ -1,7 +1,7 @@
 """What a retraining promises: new rows are learned, the newest judge, the champion stays, and nothing is done twice."""
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,12 +9,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from app.compression import compress
 from app.decisions.retrain import read_outcome
 from app.declaration import Declaration, read
 from app.model.bundle import open_bundle
-from app.pipeline import TrainedVersion, train_version
+from app.pipeline import TrainedVersion, settle, train_version
 from app.registry import Registry
-from app.retraining import extend, judged_from, retrain_version
+from app.retraining import extend, judged_from, retrain_version, still_open
 from app.types import UserError
 from app.workspace import Workspace
 
@@ -149,3 +150,49 @@ def test_features_that_were_found_out_once_stay_as_they_are(service):
     assert extended.task.type == "binary"
     assert extended.data.source == ["rides.parquet", "rows.parquet"]
     assert extended.train.epochs == 5
+
+
+def test_a_retraining_keeps_what_a_search_found_as_far_as_the_declaration_leaves_it_open(service, tmp_path):
+    champion = open_bundle(service.first.bundle)
+    found = {"model.dropout": 0.3, "model.width": 64, "train.weight_decay": 0.1, "train.epochs": 9}
+    tuned = replace(champion, data={**champion.data, "tuned": found})
+    spec = service.declaration.spec  # declares width, and epochs of training and retraining
+    assert still_open(spec, tuned) == {"model.dropout": 0.3, "train.weight_decay": 0.1}
+    assert still_open(spec, champion) == {}
+
+
+@pytest.mark.ray
+def test_what_a_search_found_for_the_champion_is_in_the_version_after_it(service, tmp_path):
+    workspace = Workspace.open(str(tmp_path / "ws"))
+    first = train_version(service.declaration, workspace, reason="found", tuned={"model.dropout": 0.31})
+    assert open_bundle(first.bundle).data["tuned"] == {"model.dropout": 0.31}
+    outcome = retrain_version(service.declaration, workspace, "d1", "rain is fine", None, service.export)
+    bundle = open_bundle(outcome.bundle)
+    assert bundle.data["tuned"] == {"model.dropout": 0.31}
+    assert bundle.spec.model.dropout == 0.31
+
+
+@pytest.mark.ray
+def test_what_follows_a_smaller_version_is_one_too(service, tmp_path):
+    workspace = Workspace.open(str(tmp_path / "ws"))
+    quick = [
+        "compress.teacher.width=64",
+        "compress.teacher.depth=1",
+        "compress.student.width=16",
+        "compress.student.depth=1",
+        "compress.student.epochs=12",
+        "compress.prune=[]",
+        "compress.quantise=[]",
+        "compress.margin=10",
+        "compress.max_latency=1",
+        "compress.max_size=0.9",
+    ]
+    declaration = read(service.declaration.path, quick)
+    small = compress(declaration, workspace).version
+    assert settle(declaration.spec, workspace, small).promoted, small.verdict.reasons
+    outcome = retrain_version(declaration, workspace, "d1", "rain is fine", None, service.export)
+    bundle = open_bundle(outcome.bundle)
+    assert bundle.metrics["compression"]["chosen"] == "student"
+    assert outcome.figures["against"] == "champion"
+    assert outcome.passed, outcome.reasons
+    assert "is allowed" not in outcome.reasons[0]  # it has to be better, as any retrained version

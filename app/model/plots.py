@@ -79,7 +79,7 @@ def pareto(found: Compression) -> Picture:
         if one.name == found.chosen:
             axes.scatter([one.latency * 1e6], [one.loss], s=260, facecolors="none", edgecolors=_INK, label="chosen")
             axes.annotate(
-                one.name, (one.latency * 1e6, one.loss), (6, 10), textcoords="offset points", fontsize=8, color=_INK
+                one.name, (one.latency * 1e6, one.loss), (6, -16), textcoords="offset points", fontsize=8, color=_INK
             )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(ScalarFormatter())
@@ -87,7 +87,7 @@ def pareto(found: Compression) -> Picture:
     axes.tick_params(which="minor", labelsize=7, colors=_INK)
     axes.set(xlabel="one row's prediction, µs (median)", ylabel="loss")
     axes.legend(frameon=False, fontsize=8)
-    return _picture(figure, "Quality against latency; the larger the point, the larger the graph.")
+    return _picture(figure, "Quality against latency; the larger a point, the larger the graph; a cross may not serve.")
 
 
 def _scored(column: TargetColumn, scores: dict[Side, Scores], target: Targets) -> dict[str, Picture]:
