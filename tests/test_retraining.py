@@ -176,8 +176,8 @@ def test_what_a_search_found_for_the_champion_is_in_the_version_after_it(service
 def test_what_follows_a_smaller_version_is_one_too(service, tmp_path):
     workspace = Workspace.open(str(tmp_path / "ws"))
     quick = [
-        "compress.teacher.width=64",
-        "compress.teacher.depth=1",
+        "compress.teacher.width=512",
+        "compress.teacher.depth=2",
         "compress.student.width=16",
         "compress.student.depth=1",
         "compress.student.epochs=12",
