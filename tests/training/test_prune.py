@@ -185,10 +185,10 @@ def test_healing_brings_back_most_of_what_pruning_took(tmp_path):
 def test_healing_begins_as_the_pruned_network_calibrated(tmp_path):
     """With a rate of next to nothing, the scores stay those of the network that is healed, temperature and all.
 
-    No pass makes anything better, and still none is left out.
+    No pass makes anything better, and still none is left out. Classes weigh the same, whatever is declared.
     """
     parts, plan, network = Parts(examples_of(1, 300), examples_of(2, 300)), plan_of(), network_of()
-    spec = spec_of(learning_rate=1e-12, patience=1).model_copy(update={"model": MODEL})
+    spec = spec_of(learning_rate=1e-12, patience=1, class_weights={"1": 5.0}).model_copy(update={"model": MODEL})
     before = network.to_safetensors()
     healed = heal(network, parts, plan, spec, lambda rows: scores(network, rows), Workspace(str(tmp_path)), "x")
     assert network.to_safetensors() == before
