@@ -93,12 +93,10 @@ class Student(Section):
     category_embedding: int = Field(8, ge=1, le=1024, description="Largest size of a category's embedding.")
     epochs: int = Field(12, ge=1, le=1_000_000, description="Passes over the rows that the teacher answered.")
     learning_rate: float = Field(0.002, gt=0, description="Peak learning rate.")
-    teaching: float = Field(
-        1.0,
-        ge=0,
-        le=1,
-        description="Weight of the teacher's answer; the rest is the label's, where there is one. Teachers have heard "
-        "the labels already.",
+    teaching: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
+        "auto",
+        description="Weight of the teacher's answer; the rest is the label's, where there is one. `auto` is 1, for "
+        "teachers have heard the labels already; of a quantile it is .5.",
     )
 
 

@@ -6,11 +6,14 @@ so rows that have no label teach as well.
 
 Distillation is a training on other targets, so it needs no loss of its own. Where a row has a label,
 
-    target = teaching x answer + (1 - teaching) x label,
+    target = weight x answer + (1 - weight) x label,
 
 elsewhere the answer alone. Of classes these are probabilities, and cross-entropy is linear in them: the loss is the
 mixture of both losses. Of a regression they are values: given a row's features the mixture rises with the label, so
 its mean, median or quantile is the mixture of the teacher's and the label's own, whichever the declared loss asks for.
+
+A quantile needs labels beside the answers. The pinball loss of .9 wants nine of ten targets below the prediction; with
+answers for targets, a student too small to tell them apart lies above nine of ten answers, not labels.
 """
 
 from collections.abc import Callable
@@ -56,6 +59,14 @@ def student_spec(spec: Spec) -> Spec:
     )
 
 
+def teaching(spec: Spec, target: TargetColumn) -> float:
+    """Return the weight of the teacher's answers beside the labels."""
+    declared = spec.compress.student.teaching
+    if declared != "auto":
+        return declared
+    return 0.5 if target.loss == "quantile" else 1.0
+
+
 def distil(
     parts: Parts,
     plan: FeaturePlan,
@@ -72,19 +83,19 @@ def distil(
     The validation rows keep their labels: they stop and calibrate the student as any other network, and say
     honestly how good it is. Raises UserError as `app.training.trainer.train`.
     """
-    taught = with_answers(parts, plan.target, answer, spec.compress.student.teaching, unlabelled)
+    taught = with_answers(parts, plan.target, answer, teaching(spec, plan.target), unlabelled)
     return train(taught, plan, student_spec(spec), workspace, run, on_epoch, threads=threads)
 
 
 def with_answers(
-    parts: Parts, target: TargetColumn, answer: Answer, teaching: float, unlabelled: Features | None = None
+    parts: Parts, target: TargetColumn, answer: Answer, weight: float, unlabelled: Features | None = None
 ) -> Parts:
     """Return the parts with soft targets for training: (n,), or probabilities (n, K) of several classes.
 
-    `unlabelled` rows come after the others. A row of `parts` that has no label is answered as well.
+    `weight` is that of the teacher's answers where there is a label. `unlabelled` rows come after the others. A row of `parts` that has no label is answered as well.
     """
     train = parts.train
-    soft = mixture(target, train.target, answer(train.features), teaching)
+    soft = mixture(target, train.target, answer(train.features), weight)
     features = train.features
     if unlabelled is not None and len(unlabelled.number):
         number = np.concatenate([features.number, unlabelled.number])
@@ -95,8 +106,8 @@ def with_answers(
     return parts._replace(train=Examples(features, soft, nothing, nothing))
 
 
-def mixture(target: TargetColumn, labels: Targets, answers: Scores, teaching: float) -> Targets:
-    """Return `teaching` x answers + (1 - `teaching`) x labels; the answers alone where there is no label (NaN).
+def mixture(target: TargetColumn, labels: Targets, answers: Scores, weight: float) -> Targets:
+    """Return `weight` x answers + (1 - `weight`) x labels; the answers alone where there is no label (NaN).
 
     `labels` (n,) as `app.types.Targets`; of several classes the answers and what is returned are (n, K).
     """
@@ -105,5 +116,5 @@ def mixture(target: TargetColumn, labels: Targets, answers: Scores, teaching: fl
     hard = labels[known]
     if target.task == "multiclass":
         hard = np.eye(target.outputs, dtype=np.float32)[hard.astype(np.int64)]
-    soft[known] = teaching * soft[known] + (1 - teaching) * hard
+    soft[known] = weight * soft[known] + (1 - weight) * hard
     return soft

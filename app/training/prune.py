@@ -18,12 +18,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from app import spec
 from app.data.features import FeaturePlan
 from app.model.export import to_onnx
 from app.model.network import Network
-from app.spec import Spec
-from app.training.distil import Answer, with_answers
+from app.spec import Model, Spec
+from app.training.distil import Answer, teaching, with_answers
 from app.training.loader import Parts
 from app.training.loop import OnEpoch, new_network
 from app.training.trainer import Trained, train
@@ -34,9 +33,8 @@ _ROWS = 8192
 """Rows on which activations are looked at, evenly drawn."""
 _NOTHING = 1e-6
 """Fraction of the units' mean variance that counts as none, and keeps least squares solvable."""
-
-
 _NARROWEST = 4
+"""Units of the narrowest layer that can be declared."""
 
 
 def widest(plan: FeaturePlan, spec: Spec, fits: Callable[[bytes], bool]) -> int | None:
@@ -55,7 +53,7 @@ def widest(plan: FeaturePlan, spec: Spec, fits: Callable[[bytes], bool]) -> int 
 
 
 @torch.no_grad()
-def prune(network: Network, model: spec.Model, width: int, features: Features) -> Network:
+def prune(network: Network, model: Model, width: int, features: Features) -> Network:
     """Return `network`, of the shape `model`, with the `width` units of each hidden layer that matter on `features`.
 
     What comes is of `model.width = width`, on the CPU, in evaluation mode; `network` itself is left as it is. There is
@@ -134,7 +132,7 @@ def heal(
     """
     epochs = spec.compress.prune_epochs
     healing = spec.with_settings({"train.epochs": epochs, "train.patience": epochs, "train.class_weights": "none"})
-    taught = with_answers(parts, plan.target, answer, spec.compress.student.teaching)
+    taught = with_answers(parts, plan.target, answer, teaching(spec, plan.target))
     weights = _uncalibrated(network).to_safetensors()
     return train(taught, plan, healing, workspace, run, on_epoch, weights, threads)
 

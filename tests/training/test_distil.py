@@ -12,7 +12,7 @@ from app.data.loss import row_loss
 from app.model.export import to_onnx
 from app.model.runtime import Runtime
 from app.spec import Spec
-from app.training.distil import distil, mixture, student_spec, with_answers
+from app.training.distil import distil, mixture, student_spec, teaching, with_answers
 from app.training.loader import Parts
 from app.training.trainer import train
 from app.types import Features
@@ -143,17 +143,25 @@ def test_a_student_that_hears_labels_alone_is_trained_as_any_network(tmp_path):
     assert taught.network.to_safetensors() == alone.network.to_safetensors()
 
 
-@given(labels=st.lists(st.sampled_from([0.0, 1.0, 2.0, np.nan]), min_size=1, max_size=9), teaching=st.floats(0, 1))
-def test_soft_targets_of_classes_are_probabilities_between_answer_and_label(labels, teaching):
+def test_a_quantile_is_learned_from_labels_as_well_and_whatever_is_declared_counts():
+    """A student that hears answers of the .9 quantile alone lies above nine of ten of them, and so above more labels."""
+    quantile = TargetColumn("y", "regression", regression_loss="quantile", quantile=0.9)
+    assert [teaching(spec_of(), target) for target in (*TARGETS.values(), quantile)] == [1.0, 1.0, 1.0, 0.5]
+    declared = spec_of(student={"teaching": 0.8})
+    assert [teaching(declared, target) for target in (*TARGETS.values(), quantile)] == [0.8] * 4
+
+
+@given(labels=st.lists(st.sampled_from([0.0, 1.0, 2.0, np.nan]), min_size=1, max_size=9), weight=st.floats(0, 1))
+def test_soft_targets_of_classes_are_probabilities_between_answer_and_label(labels, weight):
     labels = np.array(labels, np.float32)
     answers = np.random.default_rng(0).dirichlet(np.ones(3), len(labels)).astype(np.float32)
-    soft = mixture(TARGETS["multiclass"], labels, answers, teaching)
+    soft = mixture(TARGETS["multiclass"], labels, answers, weight)
     assert soft.dtype == np.float32
     np.testing.assert_allclose(soft.sum(axis=1), 1, rtol=1e-5)
     for row, label, answer in zip(soft, labels, answers, strict=True):
         expected = answer.copy()
         if not np.isnan(label):
-            expected = teaching * answer + (1 - teaching) * np.eye(3)[int(label)]
+            expected = weight * answer + (1 - weight) * np.eye(3)[int(label)]
         np.testing.assert_allclose(row, expected, atol=1e-6)
 
 
