@@ -2,7 +2,7 @@
 
 A model that learned weighted rows gives probabilities of a world in which classes are as common as they weigh. Taking
 log w from each class's logit brings them back to this one (Elkan, "The Foundations of Cost-Sensitive Learning", IJCAI
-2001).
+2001), exactly so where the model gives the true ones of that other world.
 """
 
 import numpy as np
@@ -16,14 +16,13 @@ from app.types import Targets, UserError
 def class_weights(settings: Train, target: TargetColumn, counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return each class's weight (K,), such that training rows, `counts` (K,) of each class, weigh 1 in the mean.
 
-    A binary target has two classes. Raises UserError for a class that the target does not have.
+    A binary target has two classes. A class without rows weighs 1: none has been learned with another weight, which
+    would have to be taken out again. Raises UserError for a class that the target does not have.
     """
-    declared = settings.class_weights
-    if declared == "none":
-        return np.ones(len(counts))
+    declared, weights, met = settings.class_weights, np.ones(len(counts)), counts > 0
     if declared == "balanced":
-        weights = np.where(counts > 0, 1 / np.maximum(counts, 1), 1.0)
-    else:
+        weights[met] = 1 / counts[met]
+    elif declared != "none":
         names = [_name(value) for value in target.classes]
         if unknown := [name for name in declared if name not in names]:
             raise UserError(
@@ -31,12 +30,16 @@ def class_weights(settings: Train, target: TargetColumn, counts: npt.NDArray[np.
                 f"allowed: {', '.join(names)}"
             )
         weights = np.array([declared.get(name, 1.0) for name in names])
-    weighted: npt.NDArray[np.float64] = weights * counts.sum() / (weights * counts).sum()
-    return weighted
+    weights[met] *= counts.sum() / (weights * counts).sum() if met.any() else 1.0
+    weights[~met] = 1.0
+    return weights
 
 
 def count_classes(target: TargetColumn, labels: Targets) -> npt.NDArray[np.float64]:
-    """Return the rows of each class (K,) among labels (n,), or the sums of probabilities (n,) or (n, K)."""
+    """Return the rows of each class (K,) among labels (n,), or the sums of probabilities (n,) or (n, K).
+
+    A row without a target (NaN) does not count.
+    """
     known = labels[~np.isnan(labels)] if labels.ndim == 1 else labels[~np.isnan(labels).any(axis=1)]
     if labels.ndim == 2:
         return np.asarray(known.sum(axis=0), np.float64)

@@ -52,18 +52,21 @@ def train_one(
     ranks: Ranks | None = None,
     checkpoints: Checkpoints | None = None,
     on_epoch: OnEpoch | None = None,
+    has_learned: bool = False,
 ) -> Outcome:
     """Train `network` in place on `ranks.device`, stop early, go back to the best weights and calibrate them.
 
     AdamW (Loshchilov and Hutter, 2019), a linear warm-up and a cosine to zero, clipped gradients. With
-    `checkpoints`, rank 0 saves after every epoch and every rank begins at the newest one.
+    `checkpoints`, rank 0 saves after every epoch and every rank begins at the newest one. A network that
+    `has_learned` gives the probabilities of rows as they are, and begins as these whatever `class_weights` says.
 
-    Raises UserError when a part is empty or the loss is no longer finite.
+    Raises UserError when a part is empty, the loss is no longer finite, or there are no such classes to weigh.
     """
     ranks = ranks or Ranks()
     device = ranks.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []), _tensor_cores(device):
-        return _Training(network.to(device), train, validation, settings, ranks, checkpoints).run(on_epoch)
+        training = _Training(network.to(device), train, validation, settings, ranks, checkpoints, has_learned)
+        return training.run(on_epoch)
 
 
 def new_network(plan: FeaturePlan, spec: Spec, weights: bytes | None = None) -> Network:
@@ -105,6 +108,7 @@ class _Training:
         settings: Train,
         ranks: Ranks,
         checkpoints: Checkpoints | None,
+        has_learned: bool,
     ) -> None:
         self._network, self._train, self._validation = network, train, validation
         self._settings, self._ranks, self._checkpoints = settings, ranks, checkpoints
@@ -115,6 +119,8 @@ class _Training:
         )
         self._half = _half(settings, ranks.device)
         self._weights, self._shift = self._class_weights()
+        if has_learned:  # training is where the weights are; what is taken out in the end goes in first
+            network.shift(-self._shift)
         self._progress = Progress()
         self._best = _copy(network)
 
@@ -197,8 +203,12 @@ class _Training:
     def _class_weights(self) -> tuple[torch.Tensor | None, torch.Tensor]:
         """Return the classes' weights, and what takes them out of the logits again."""
         column, device = self._network.plan.target, self._ranks.device
-        if column.task == "regression" or self._settings.class_weights == "none":
+        if self._settings.class_weights == "none":
             return None, torch.zeros((), device=device)
+        if column.task == "regression":
+            raise UserError(
+                f"train.class_weights is for classes; {column.name!r} is found to be a regression's target"
+            )
         rows = [count_classes(column, batch.target.cpu().numpy()) for batch in self._train.in_order() if batch.rows]
         classes = 2 if column.task == "binary" else column.outputs
         weights = class_weights(self._settings, column, self._ranks.total(sum(rows, np.zeros(classes))))

@@ -68,7 +68,9 @@ def train(
         ranks = Ranks(device=choose_device(spec.train.use_gpu))
         with _threads(threads or cpu_count()):
             loaders = _local(rows, plan).loaders(spec.train, ranks)
-            outcome = train_one(network, *loaders, spec.train, ranks, checkpoints, on_epoch)
+            outcome = train_one(
+                network, *loaders, spec.train, ranks, checkpoints, on_epoch, has_learned=weights is not None
+            )
     else:
         from app.training.workers import train_on_workers  # Ray Train is slow to import
 

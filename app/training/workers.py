@@ -113,7 +113,8 @@ def _train(config: dict[str, _Work]) -> _Result:
     network = new_network(work.plan, work.spec, work.weights)
     loaders = rows.loaders(settings, ranks)
     try:
-        outcome = train_one(network, *loaders, settings, ranks, work.checkpoints, on_epoch)
+        has_learned = work.weights is not None
+        outcome = train_one(network, *loaders, settings, ranks, work.checkpoints, on_epoch, has_learned)
     except UserError as mistake:  # every rank finds the same one; raised here, Ray would try again and again
         return _Result(None, b"", str(mistake))
     return _Result(outcome, network.to_safetensors(), "")

@@ -269,30 +269,3 @@ def test_a_regressions_loss_is_least_at_what_it_predicts(loss, best):
     candidates = torch.linspace(0, 60, 1201)
     losses = [network.loss(((value - 10) / 2).expand(4001, 1), labels).item() for value in candidates]
     assert candidates[int(np.argmin(losses))] == pytest.approx(wanted.item(), abs=0.1)
-
-
-@pytest.mark.parametrize("task", ["binary", "multiclass"])
-@pytest.mark.parametrize("weights", ["balanced", {"1": 20.0}])
-def test_weights_of_classes_are_taken_out_of_the_scores(task, weights):
-    """A rare class that weighs more is learned, and the mean score is still its share of the rows."""
-
-    def thinned(seed):
-        features, target = rows_of(task, seed, 4000)
-        keep = (target != 1) | (np.random.default_rng(seed).random(4000) < 0.1)
-        return features.rows(keep), target[keep]
-
-    if task == "multiclass" and weights != "balanced":
-        weights = {"b": 20.0}
-    settings = Train(epochs=4, batch_size=64, learning_rate=0.01, class_weights=weights)
-    network, parts = network_of(plan_of(task), STILL), [thinned(seed) for seed in (1, 2)]
-    train_one(network, *(MemoryLoader(*part, 64) for part in parts), settings)
-    features, target = parts[1]
-    scores = network.score(*map(torch.from_numpy, features))
-    positive = scores if task == "binary" else scores[:, 1]
-    share = (target == 1).mean()
-    assert positive.mean() == pytest.approx(share, rel=0.25)
-
-
-def test_weights_of_an_unknown_class_are_told():
-    with pytest.raises(UserError, match="found 'yes', which 'y' never is; allowed: 0, 1"):
-        fit(Train(epochs=1, batch_size=64, class_weights={"yes": 2.0}))
