@@ -107,9 +107,8 @@ def _head(graph: "_Graph", network: Network, flow: str) -> None:
     """Add the last layer and what makes a score of it; temperature or the target's unit go into the weights."""
     target, head = network.plan.target, network.head
     weight, bias = _array(head.weight).astype(np.float64), _array(head.bias).astype(np.float64)
-    if not isinstance(
-        head, nn.Linear
-    ):  # members (k, inputs, outputs), whose mean is one product over all their units
+    if not isinstance(head, nn.Linear):
+        # Members (k, inputs, outputs), whose mean is one product over all their units.
         flow = graph.add("Reshape", [flow, graph.constant("units", np.array([-1, head.k * head.in_features]))])
         weight, bias = weight.reshape(-1, head.out_features).T / head.k, bias.mean(axis=0)
     if target.task == "regression":

@@ -113,23 +113,26 @@ class Network(nn.Module):
             self.register_buffer("offset", torch.tensor(np.cumsum([0, *sizes[:-1]])), persistent=False)
             self.category = nn.Embedding(sum(sizes), width)
             sizes_of_inputs += [width] * len(sizes)
-        inputs, layers = sum(sizes_of_inputs), list[nn.Module]()
-        if model.kind == "tabm":
-            layers.append(EnsembleView(k=model.ensemble))
-        for i in range(0 if linear else model.depth):
-            layer: nn.Module = nn.Linear(inputs, model.width)
-            if model.kind == "tabm":  # members begin apart by the first layer's scales alone, one draw a feature
-                apart = {"scaling_init": ("normal", "ones"), "first_scaling_init_chunks": sizes_of_inputs}
-                layer = LinearBatchEnsemble(
-                    inputs, model.width, k=model.ensemble, **(apart if i == 0 else {"scaling_init": "ones"})
-                )
-            layers += [layer, nn.ReLU(), nn.Dropout(model.dropout)]
-            inputs = model.width
-        self.hidden = nn.Sequential(*layers)
-        outputs = plan.target.outputs
+        self.hidden = nn.Sequential(*([] if linear else _hidden_layers(model, sizes_of_inputs)))
+        inputs, outputs = sum(sizes_of_inputs) if linear else model.width, plan.target.outputs
         self.head: nn.Linear | LinearEnsemble = (
             LinearEnsemble(inputs, outputs, k=model.ensemble) if model.kind == "tabm" else nn.Linear(inputs, outputs)
         )
+        if linear:
+            self._begin_as_constant()
+
+    @torch.no_grad()
+    def _begin_as_constant(self) -> None:
+        """Let features weigh nothing: a linear model hides none while it learns, so what no row shows stays so.
+
+        Of the two factors of a category's weight only the embeddings are 0, or neither would ever learn.
+        """
+        outputs = self.plan.target.outputs
+        numbers = torch.zeros(outputs, 2 * len(self.plan.number))
+        self.head.weight.copy_(torch.cat([numbers, torch.eye(outputs).repeat(1, len(self.plan.category))], dim=1))
+        self.head.bias.zero_()
+        if self.plan.category:
+            self.category.weight.zero_()
 
     @property
     def layers(self) -> list[nn.Linear | LinearBatchEnsemble | LinearEnsemble]:
@@ -252,6 +255,22 @@ class Network(nn.Module):
         network = Network(plan, model)
         network.load_state_dict(safetensors.torch.load(data))
         return network.eval()
+
+
+def _hidden_layers(model: spec.Model, sizes_of_inputs: list[int]) -> list[nn.Module]:
+    """Return the layers between the inputs, of which each feature's part has its size, and the head."""
+    inputs, layers = sum(sizes_of_inputs), list[nn.Module]()
+    if model.kind == "tabm":
+        layers.append(EnsembleView(k=model.ensemble))
+    for i in range(model.depth):
+        layer: nn.Module = nn.Linear(inputs, model.width)
+        if model.kind == "tabm":  # members begin apart by the first layer's scales alone, one draw a feature
+            apart = {"scaling_init": ("normal", "ones"), "first_scaling_init_chunks": sizes_of_inputs}
+            same = {"scaling_init": "ones"}
+            layer = LinearBatchEnsemble(inputs, model.width, k=model.ensemble, **(same if i else apart))
+        layers += [layer, nn.ReLU(), nn.Dropout(model.dropout)]
+        inputs = model.width
+    return layers
 
 
 def _embedding_width(size: int, largest: int) -> int:

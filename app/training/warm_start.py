@@ -116,7 +116,8 @@ def _take_hidden(old: Network, fresh: Network, same: list[tuple[int, int]]) -> N
         now.load_state_dict(before.state_dict())
     first, begin = old.layers[0], fresh.layers[0]
     begin.bias.copy_(first.bias)
-    begin.weight.zero_()
+    if len(fresh.layers) > 1:  # a linear model begins without influence of anything
+        begin.weight.zero_()
     pairs = [pair for i, j in same for pair in zip(_number_inputs(old, i), _number_inputs(fresh, j), strict=True)]
     before_at = {column.name: i for i, column in enumerate(old.plan.category)}
     for j, column in enumerate(fresh.plan.category):
