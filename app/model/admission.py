@@ -1,6 +1,7 @@
 """May this graph be run? Only one that is data through and through, and that takes and gives what its plan says."""
 
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +11,14 @@ from onnx import numpy_helper
 from app.data.features import FeaturePlan
 from app.types import UserError
 
+MAX_DEPTH = 512
+"""Splits from a tree's root to a leaf at most: ONNX Runtime loads trees by recursion, whose stack has an end."""
+
 _STANDARD = ("", "ai.onnx")
 _ENSEMBLE = ("ai.onnx.ml", "TreeEnsemble")
 _MEMBER = 6  # the last mode of a node
-_OF_NODES = (
+_OF_NODES = {
+    "nodes_modes",
     "nodes_featureids",
     "nodes_splits",
     "nodes_truenodeids",
@@ -21,7 +26,12 @@ _OF_NODES = (
     "nodes_falsenodeids",
     "nodes_falseleafs",
     "nodes_missing_value_tracks_true",
-)
+}
+_OF_LEAVES = {"leaf_targetids", "leaf_weights"}
+_OF_ALL = {"tree_roots", "membership_values", "n_targets", "aggregate_function", "post_transform"}
+_SUM, _NO_TRANSFORM = 1, 0
+
+_Values: TypeAlias = npt.NDArray[np.float64]
 
 
 def check_graph(data: bytes, plan: FeaturePlan, where: str) -> None:
@@ -55,39 +65,62 @@ def check_graph(data: bytes, plan: FeaturePlan, where: str) -> None:
 
 
 def _check_ensemble(node: onnx.NodeProto, plan: FeaturePlan, where: str) -> None:
-    """Raise UserError where an index leads out of the trees, or in a circle: a runtime follows them unasked."""
-    found = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
-
-    def values(name: str) -> npt.NDArray[np.generic]:
-        value = found.get(name, [])
-        return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.array(value)
-
-    modes, features, targets = values("nodes_modes"), values("nodes_featureids"), values("leaf_targetids")
-    nodes, leaves = len(modes), len(targets)
-    members = values("membership_values").astype(np.float64)
-    lengths = [len(values(name)) for name in _OF_NODES] + [len(values("leaf_weights")) - leaves + nodes]
+    """Raise UserError unless this is a sum of trees, whole and not too deep: a runtime follows every index unasked."""
+    found = {entry.name: _values(entry) for entry in node.attribute}
+    if foreign := sorted(found.keys() - _OF_NODES - _OF_LEAVES - _OF_ALL):
+        raise UserError(f"{where}: the tree ensemble has {', '.join(foreign)}, which none of ours has")
+    empty = np.empty(0)
+    sizes = [{len(found.get(name, empty)) for name in names} for names in (_OF_NODES, _OF_LEAVES)]
+    kinds = [found.get(name, empty).tolist() for name in ("n_targets", "aggregate_function", "post_transform")]
     sound = (
-        nodes > 0
-        and set(lengths) == {nodes}
-        and bool(np.isin(modes, range(_MEMBER + 1)).all())
-        and int(np.isnan(members).sum()) == int((modes == _MEMBER).sum())
-        and _within(values("tree_roots"), 0, nodes)
-        and _within(features, 0, len(plan.names))
-        and _within(targets, 0, plan.target.outputs)
-        and found.get("n_targets") == plan.target.outputs
+        all(len(size) == 1 for size in sizes)
+        and kinds == [[plan.target.outputs], [_SUM], [_NO_TRANSFORM]]
+        and _within(found["nodes_modes"], _MEMBER + 1)
+        and _within(found["nodes_featureids"], len(plan.names))
+        and _within(found["leaf_targetids"], plan.target.outputs)
+        and bool(np.isfinite(found["leaf_weights"]).all())
+        and not np.isnan(found["nodes_splits"]).any()
+        and _sets_are_whole(found.get("membership_values", empty), int((found["nodes_modes"] == _MEMBER).sum()))
+        and _are_trees(found)
     )
-    for side in ("true", "false"):
-        if sound:
-            child, leaf = values(f"nodes_{side}nodeids"), values(f"nodes_{side}leafs").astype(bool)
-            later = child[~leaf] > np.arange(nodes)[~leaf]  # so no node is its own ancestor
-            sound = _within(child[leaf], 0, leaves) and _within(child[~leaf], 0, nodes) and bool(later.all())
     if not sound:
         raise UserError(f"{where}: the tree ensemble {node.name!r} has nodes or leaves that do not fit together")
 
 
-def _within(values: npt.NDArray[np.generic], low: int, high: int) -> bool:
-    whole = values.astype(np.int64)
-    return bool(((whole >= low) & (whole < high)).all())
+def _values(attribute: onnx.AttributeProto) -> _Values:
+    value = onnx.helper.get_attribute_value(attribute)
+    array = numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.array(value)
+    if array.dtype.kind not in "iuf" or array.ndim > 1:
+        return np.empty(0)  # of no tree
+    return np.atleast_1d(array.astype(np.float64))
+
+
+def _within(values: _Values, limit: int) -> bool:
+    return bool(((values >= 0) & (values < limit)).all())
+
+
+def _sets_are_whole(members: _Values, sets: int) -> bool:
+    """Tell whether there are so many sets, none of them empty; a NaN ends each."""
+    ends = np.flatnonzero(np.isnan(members))
+    between = np.diff(ends, prepend=-1)
+    return len(ends) == sets and bool((between > 1).all()) and (len(members) == 0 or bool(np.isnan(members[-1])))
+
+
+def _are_trees(found: dict[str, _Values]) -> bool:
+    """Tell whether one way, and a short one, leads from the roots to each node and leaf."""
+    nodes, leaves = len(found["nodes_modes"]), len(found["leaf_weights"])
+    children = np.stack([found["nodes_truenodeids"], found["nodes_falsenodeids"]])
+    ends = np.stack([found["nodes_trueleafs"], found["nodes_falseleafs"]]) != 0
+    roots = found.get("tree_roots", np.empty(0))
+    reached = np.concatenate([roots, children[~ends]])
+    for indices, count in ((reached, nodes), (children[ends], leaves)):
+        if not np.array_equal(np.sort(indices), np.arange(count)):
+            return False
+    level, seen = roots.astype(np.int64), 0
+    for _ in range(MAX_DEPTH):
+        seen += len(level)
+        level = children[:, level][~ends[:, level]].astype(np.int64)
+    return seen == nodes > 0
 
 
 def _expected(plan: FeaturePlan) -> dict[str, str]:
