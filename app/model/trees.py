@@ -3,11 +3,17 @@
     number   float32 [n, N] -+-> float64 [n, N + C] -> TreeEnsemble -> + shift -> sigmoid, softmax or nothing -> score
     category int64   [n, C] -+
 
-Thresholds and leaves stay float64, as LightGBM compares and adds: scores differ from its own by the last rounding to
-float32 alone. A missing number goes the way that LightGBM has learned for it; a split of a category's ids into two sets
-is the operator's own (BRANCH_MEMBER, ai.onnx.ml 5).
+Thresholds stay float64, as LightGBM compares; a missing number goes the way that LightGBM has learned for it; a split of
+a category's ids into two sets is the operator's own (BRANCH_MEMBER, ai.onnx.ml 5).
+
+A row's score is the same among any others, to the last bit. A runtime adds the trees in an order that depends on
+the rows and threads at hand, so leaves lie on a grid on which every sum is exact, whatever the order; it is finer than
+float64 resolves the largest sum. The link is computed in float32, where ONNX Runtime takes each value alike: its
+float64 exponentials differ in the last bits with the place in the batch. Both move a score by less than one part in a
+million.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -40,39 +46,50 @@ class _Ensemble:
     members: list[float] = field(default_factory=list)
     targets: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
+    largest: float = 0.0  # what the trees add up to at most, either way
+
+
+_STUMP = {  # a tree that says nothing, for models without any split: the operator wants one
+    "split_feature": "0",
+    "threshold": "0",
+    "decision_type": "0",
+    "left_child": "-1",
+    "right_child": "-2",
+    "leaf_value": "0 0",
+}
 
 
 def to_onnx(text: str, plan: FeaturePlan, shift: npt.NDArray[np.float64] | None = None) -> bytes:
-    """Return the serialised graph of a model that LightGBM wrote as text.
+    """Return the serialised graph of a model that `app.training.baseline` has LightGBM write as text.
 
     `shift` (outputs,) is added to the raw scores before they become probabilities.
     """
-    outputs = plan.target.outputs
-    ensemble, constant = _Ensemble(), np.zeros(outputs) if shift is None else shift.astype(np.float64)
-    for number, tree in enumerate(_trees(text)):
+    outputs, task = plan.target.outputs, plan.target.task
+    head, trees = _read(text)
+    assert int(head["num_tree_per_iteration"]) == outputs
+    scale = _sigmoid(head["objective"]) if task == "binary" else 1.0
+    ensemble, constant = _Ensemble(), np.zeros(outputs)
+    for number, tree in enumerate(trees):
         if int(tree["num_leaves"]) == 1:  # the operator knows no tree without a split
             constant[number % outputs] += float(tree["leaf_value"])
         else:
             _append(ensemble, tree, number % outputs)
+    if not ensemble.roots:
+        _append(ensemble, _STUMP, 0)
+    constant = constant * scale + (0.0 if shift is None else shift)
+    if task == "binary":  # 1 / (1 + exp(-raw)), and the minus is in the numbers
+        scale, constant = -scale, -constant
+    constants: dict[str, npt.NDArray[np.generic]] = {"constant": constant}
     nodes = [
         helper.make_node("Cast", ["number"], ["number64"], to=TensorProto.DOUBLE),
         helper.make_node("Cast", ["category"], ["category64"], to=TensorProto.DOUBLE),
         helper.make_node("Concat", ["number64", "category64"], ["features"], axis=1),
+        _node(ensemble, outputs, scale),
+        helper.make_node("Add", ["sum", "constant"], ["raw64"]),
+        helper.make_node("Cast", ["raw64"], ["raw"], to=TensorProto.FLOAT),
+        *_link(plan, constants),
     ]
-    constants: dict[str, npt.NDArray[np.generic]] = {"constant": constant}
-    if ensemble.roots:
-        nodes += [_node(ensemble, outputs), helper.make_node("Add", ["sum", "constant"], ["raw"])]
-    else:  # every row has the same score
-        constants["nothing"] = np.zeros((len(plan.names), outputs))
-        nodes += [
-            helper.make_node("IsNaN", ["features"], ["missing"]),
-            helper.make_node("Where", ["missing", "zero", "features"], ["known"]),
-            helper.make_node("MatMul", ["known", "nothing"], ["sum"]),
-            helper.make_node("Add", ["sum", "constant"], ["raw"]),
-        ]
-        constants["zero"] = np.zeros(())
-    nodes += _link(plan, constants)
-    shape = ["n", outputs] if plan.target.task == "multiclass" else ["n"]
+    shape = ["n", outputs] if task == "multiclass" else ["n"]
     model = helper.make_model(
         helper.make_graph(
             nodes,
@@ -93,10 +110,19 @@ def to_onnx(text: str, plan: FeaturePlan, shift: npt.NDArray[np.float64] | None 
     return data
 
 
-def _trees(text: str) -> Iterator[dict[str, str]]:
-    """Yield each tree's lines as key and value."""
-    for block in text.partition("end of trees")[0].split("\nTree=")[1:]:
-        yield dict(line.split("=", 1) for line in block.splitlines()[1:] if "=" in line)
+def _read(text: str) -> tuple[dict[str, str], Iterator[dict[str, str]]]:
+    """Return the model's lines and each tree's, as key and value."""
+    head, *blocks = text.partition("end of trees")[0].split("\nTree=")
+    return _lines(head), map(_lines, blocks)
+
+
+def _lines(block: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+
+
+def _sigmoid(objective: str) -> float:
+    """Return by what raw scores are multiplied before they become probabilities, such as 1 of "binary sigmoid:1"."""
+    return float(dict(part.split(":") for part in objective.split() if ":" in part)["sigmoid"])
 
 
 def _append(ensemble: _Ensemble, tree: dict[str, str], target: int) -> None:
@@ -111,7 +137,7 @@ def _append(ensemble: _Ensemble, tree: dict[str, str], target: int) -> None:
             ensemble.missing_left.append(0)
             ensemble.members += [*_members(tree, int(threshold)), np.nan]  # NaN ends a node's set
             continue
-        missing = _MISSING_IS[decision >> 2 & 3]
+        missing = _MISSING_IS[decision >> 2 & 3]  # the third, zeros that count as missing, is never asked for
         ensemble.modes.append(_LESS_OR_EQUAL)
         ensemble.splits.append(threshold)
         ensemble.missing_left.append(int(threshold >= 0 if missing == "zero" else bool(decision & _DEFAULT_LEFT)))
@@ -119,6 +145,7 @@ def _append(ensemble: _Ensemble, tree: dict[str, str], target: int) -> None:
         for child in map(int, tree[key].split()):  # a leaf is written as -1 - its number
             side.append((first_node + child, 0) if child >= 0 else (first_leaf - 1 - child, 1))
     leaves = list(map(float, tree["leaf_value"].split()))
+    ensemble.largest += max(map(abs, leaves))
     ensemble.weights += leaves
     ensemble.targets += [target] * len(leaves)
 
@@ -130,13 +157,20 @@ def _members(tree: dict[str, str], number: int) -> list[float]:
     return [float(32 * i + bit) for i, word in enumerate(own) for bit in range(32) if word >> bit & 1]
 
 
-def _node(ensemble: _Ensemble, outputs: int) -> onnx.NodeProto:
+def _on_grid(weights: npt.NDArray[np.float64], largest: float) -> npt.NDArray[np.float64]:
+    """Return the leaves as multiples of a power of two so large that float64 holds every sum of theirs exactly."""
+    _, exponent = math.frexp(largest)
+    return np.asarray(np.ldexp(np.rint(np.ldexp(weights, 52 - exponent)), exponent - 52))
+
+
+def _node(ensemble: _Ensemble, outputs: int, scale: float) -> onnx.NodeProto:
     def indices(side: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
         return [index for index, _ in side], [leaf for _, leaf in side]
 
     left, left_leaf = indices(ensemble.left)
     right, right_leaf = indices(ensemble.right)
     sets = {"membership_values": _tensor("members", ensemble.members)} if ensemble.members else {}
+    leaves = _on_grid(np.array(ensemble.weights) * scale, ensemble.largest * abs(scale))
     return helper.make_node(
         "TreeEnsemble",
         ["features"],
@@ -155,26 +189,26 @@ def _node(ensemble: _Ensemble, outputs: int) -> onnx.NodeProto:
         nodes_falseleafs=right_leaf,
         nodes_missing_value_tracks_true=ensemble.missing_left,
         leaf_targetids=ensemble.targets,
-        leaf_weights=_tensor("weights", ensemble.weights),
+        leaf_weights=_tensor("weights", leaves),
         **sets,
     )
 
 
-def _tensor(name: str, values: list[float]) -> onnx.TensorProto:
-    return numpy_helper.from_array(np.array(values, np.float64), name)
+def _tensor(name: str, values: npt.ArrayLike) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.asarray(values, np.float64), name)
 
 
 def _link(plan: FeaturePlan, constants: dict[str, npt.NDArray[np.generic]]) -> list[onnx.NodeProto]:
-    """Return the nodes that make scores of raw ones."""
+    """Return the nodes that make scores of raw ones; a binary target's raw score has the other sign."""
     if plan.target.task == "multiclass":
-        return [
-            helper.make_node("Softmax", ["raw"], ["likely"], axis=1),
-            helper.make_node("Cast", ["likely"], ["score"], to=TensorProto.FLOAT),
-        ]
+        return [helper.make_node("Softmax", ["raw"], ["score"], axis=1)]
     constants["score_shape"] = np.array([-1])
-    link = [helper.make_node("Sigmoid", ["raw"], ["likely"])] if plan.target.task == "binary" else []
-    return [
-        *link,
-        helper.make_node("Cast", ["likely" if link else "raw"], ["score32"], to=TensorProto.FLOAT),
-        helper.make_node("Reshape", ["score32", "score_shape"], ["score"]),
+    if plan.target.task == "regression":
+        return [helper.make_node("Reshape", ["raw", "score_shape"], ["score"])]
+    constants["one"] = np.array(1, np.float32)
+    return [  # ONNX Runtime's Sigmoid is off by 1e-7 whatever the score, which is much where the score is small
+        helper.make_node("Exp", ["raw"], ["odds_against"]),
+        helper.make_node("Add", ["odds_against", "one"], ["one_in"]),
+        helper.make_node("Div", ["one", "one_in"], ["likely"]),
+        helper.make_node("Reshape", ["likely", "score_shape"], ["score"]),
     ]
