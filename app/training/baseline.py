@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from app.data.encode import Examples
 from app.data.features import FeaturePlan, TargetColumn, TaskType
+from app.model.admission import MAX_DEPTH
 from app.spec import Spec
 from app.training.class_weights import class_weights, count_classes, shift_of
 from app.training.resources import cpu_count
@@ -25,7 +26,13 @@ EVERY = 50
 
 OnRounds = Callable[[dict[str, float]], None]
 
-_SETTINGS = {"bagging_freq": 1, "verbosity": -1, "deterministic": True, "force_row_wise": True}
+_SETTINGS = {
+    "bagging_freq": 1,
+    "verbosity": -1,
+    "deterministic": True,
+    "force_row_wise": True,
+    "max_depth": MAX_DEPTH,
+}
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,12 @@ def train_baseline(
 
     A missing number stays NaN, which trees send the better way; category ids are split as sets. The loss is the
     target's; rows weigh as `train.class_weights` says. `threads`: all CPUs that this process may use, unless told.
-    `on_rounds` gets each new line of the history; what it raises ends the training.
+    `on_rounds` gets each new line of the history; what it raises ends the training. Losses in the history are as a
+    network's: a regression's are in units of the standardised target.
     """
     begin = time.perf_counter()
     target, declared, history = plan.target, spec.model.trees, []
+    unit = {"log": 1.0, "squared": target.std**2}.get(target.loss, target.std)
     features, labels = _labelled(train)
     weights = np.ones(target.outputs)
     if target.task != "regression":
@@ -96,7 +105,7 @@ def train_baseline(
 
     def tell(state: lightgbm.callback.CallbackEnv) -> None:
         if (state.iteration + 1) % EVERY == 0:
-            loss = float(state.evaluation_result_list[0][2])
+            loss = float(state.evaluation_result_list[0][2]) / unit
             rounds = state.iteration + 1
             history.append({"epoch": rounds / EVERY, "rounds": rounds, "validation_loss": loss})
             if on_rounds is not None:

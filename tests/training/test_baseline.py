@@ -7,6 +7,7 @@ import pytest
 
 from app.data.encode import Examples
 from app.data.features import CategoryColumn, FeaturePlan, NumberColumn, TargetColumn
+from app.model.admission import MAX_DEPTH
 from app.spec import Spec
 from app.training.baseline import Baseline, train_baseline
 from app.training.metrics import evaluate
@@ -103,3 +104,32 @@ def test_the_history_has_a_line_every_fifty_trees():
     )
     assert found.history == lines
     assert [line["rounds"] for line in lines] == [50, 100]
+
+
+def test_what_is_told_of_can_end_the_training():
+    def enough(line):
+        raise InterruptedError(line["rounds"])
+
+    examples = examples_of("binary", 0)
+    with pytest.raises(InterruptedError, match="50"):
+        train_baseline(examples, examples, plan_of("binary"), SPEC, threads=1, on_rounds=enough)
+
+
+@pytest.mark.parametrize(("loss", "power"), [("squared", 2), ("absolute", 1), ("quantile", 1)])
+def test_losses_are_told_in_units_of_the_standardised_target(loss, power):
+    """As a network tells them, so that a search can compare the two."""
+    spec = SPEC.with_settings({"model.trees.rounds": 50, "model.trees.learning_rate": 0.01})
+    told = []
+    for std in (1.0, 4.0):
+        target = TargetColumn("y", "regression", std=std, regression_loss=loss, quantile=0.9)
+        plan = replace(plan_of("regression"), target=target)
+        found = train_baseline(examples_of("regression", 0), examples_of("regression", 1), plan, spec, threads=1)
+        told.append(found.history[0]["validation_loss"])
+    assert told[0] == pytest.approx(told[1] * 4**power)
+
+
+def test_no_tree_grows_deeper_than_a_runtime_can_load():
+    examples = examples_of("binary", 0)
+    spec = SPEC.with_settings({"model.trees.rounds": 1})
+    found = train_baseline(examples, examples, plan_of("binary"), spec, threads=1)
+    assert f"[max_depth: {MAX_DEPTH}]" in found.model
