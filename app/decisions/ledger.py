@@ -1,8 +1,7 @@
 """What was decided, when, and on what evidence? An append-only book of small JSON files, `<name>/ledger/000042.json`.
 
-An entry is written whole, under the next free number, and never changed. On a local disk two writers cannot take
-the same number. Arrow knows no conditional put, so on an object store the drift actor, of which there is one, has
-to be the only writer.
+An entry is written whole, under the next free number, and never changed. It is created exclusively, so that two writers
+cannot take the same number.
 """
 
 import datetime as dt
@@ -119,7 +118,7 @@ class Ledger:
     def append(self, draft: Draft, now: int) -> Entry:
         """Write an entry, durably, and return it; a decision that is in the book already is returned as it is.
 
-        `now` is the clock in ms since 1970. Raises OSError where the disk does not take it.
+        `now` is the clock in ms since 1970. Raises OSError where disk or store does not take it.
         """
         entry_id = draft.id(self._name)
         while (known := self.find(entry_id)) is None:

@@ -7,9 +7,7 @@ looked at, and one that cannot be read is passed over.
 import re
 from collections.abc import Iterator
 
-import pyarrow.fs as pafs
-
-from app.workspace import join, read_bytes, resolve, write_bytes
+from app.workspace import delete, join, list_files, read_bytes, write_bytes
 
 KEPT = 2
 
@@ -29,16 +27,14 @@ class Snapshots:
     def write(self, step: int, state: bytes) -> None:
         """Keep the state after a step, and only the newest before it."""
         write_bytes(self._uri(step), state)
-        filesystem, _ = resolve(self._folder)
         for old in sorted(self._steps(), reverse=True)[KEPT:]:
-            filesystem.delete_file(resolve(self._uri(old))[1])
+            delete(self._uri(old))
 
     def _uri(self, step: int) -> str:
         return join(self._folder, f"state-{step:06}-{self._digest}.bin")
 
     def _steps(self) -> Iterator[int]:
-        filesystem, path = resolve(self._folder)
-        for found in filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True)):
-            name = re.fullmatch(r"state-(\d+)-([0-9a-f]+)\.bin", found.base_name)
+        for file in list_files(self._folder):
+            name = re.fullmatch(r"state-(\d+)-([0-9a-f]+)\.bin", file.name)
             if name and name[2] == self._digest:
                 yield int(name[1])

@@ -2,11 +2,11 @@
 
 import datetime as dt
 
-from app.journal.layout import delete, hour_of, list_files, list_hours
+from app.journal.layout import hour_of, list_hours
 from app.journal.manifests import Manifests
 from app.journal.parquet import failing
 from app.journal.rows import STREAMS
-from app.workspace import join, resolve
+from app.workspace import delete, delete_folder, join, list_files
 
 
 def delete_before(folder: str, manifests: Manifests, before: dt.datetime) -> None:
@@ -24,13 +24,12 @@ def delete_before(folder: str, manifests: Manifests, before: dt.datetime) -> Non
         for stream in STREAMS:
             for past in list_hours(folder, stream):
                 if past < hour and past not in kept:
-                    filesystem, path = resolve(join(folder, stream, past))
-                    filesystem.delete_dir(path)
+                    delete_folder(join(folder, stream, past))
         for left in ("corrupt", *(f"new/{stream}" for stream in STREAMS)):
             _delete_leftovers(join(folder, left), before, drafts_only=left != "corrupt")
 
 
 def _delete_leftovers(uri: str, before: dt.datetime, drafts_only: bool) -> None:
-    for info in list_files(uri):
-        if info.mtime < before and (info.base_name.startswith(".") or not drafts_only):
-            delete(join(uri, info.base_name))
+    for file in list_files(uri):
+        if file.written < before and (file.name.startswith(".") or not drafts_only):
+            delete(join(uri, file.name))

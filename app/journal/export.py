@@ -6,6 +6,7 @@ where the source holds whole numbers they are rounded to such.
 """
 
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from app.journal import labels
 from app.journal.parquet import failing
 from app.journal.rows import prediction_schema
 from app.journal.steps import Journal
-from app.workspace import resolve
+from app.workspace import write_stream
 
 PIECE_ROWS = 131_072
 
@@ -36,19 +37,18 @@ def export_labelled(
 
     Raises JournalError when it cannot be written; then there is no file.
     """
-    filesystem, path = resolve(uri)
     schema = _written(schema, plan)
     rows = 0
+
+    def fill(stream: BinaryIO) -> None:
+        nonlocal rows
+        with pq.ParquetWriter(stream, schema) as writer:
+            for piece in labelled_pieces(journal, plan, schema, event_from, event_until, timezone):
+                writer.write_table(piece)
+                rows += piece.num_rows
+
     with failing(f"{uri} cannot be written"):
-        filesystem.create_dir(path.rpartition("/")[0])
-        try:
-            with filesystem.open_output_stream(path) as stream, pq.ParquetWriter(stream, schema) as writer:
-                for piece in labelled_pieces(journal, plan, schema, event_from, event_until, timezone):
-                    writer.write_table(piece)
-                    rows += piece.num_rows
-        except BaseException:
-            filesystem.delete_file(path)
-            raise
+        write_stream(uri, fill)
     return rows
 
 

@@ -15,10 +15,8 @@ import logging
 import re
 from typing import NamedTuple
 
-import pyarrow.fs as pafs
-
 from app.journal.rows import STREAMS, Stream
-from app.workspace import join, resolve
+from app.workspace import join, list_files, list_folders, move
 
 _log = logging.getLogger(__name__)
 
@@ -63,18 +61,11 @@ def list_segments(folder: str) -> list[Segment]:
     found = []
     for stream in STREAMS:
         for info in list_files(join(folder, "new", stream)):
-            match = _SEGMENT.fullmatch(info.base_name)
+            match = _SEGMENT.fullmatch(info.name)
             if match is not None:
                 moment = dt.datetime.strptime(match[1][:11], "%Y%m%dT%H")
-                found.append(Segment(info.base_name, stream, f"{moment:{_HOUR}}", info.size))
+                found.append(Segment(info.name, stream, f"{moment:{_HOUR}}", info.size))
     return sorted(found)
-
-
-def list_files(uri: str) -> list[pafs.FileInfo]:
-    """Return the files of a folder, drafts among them; none where there is no folder."""
-    filesystem, path = resolve(uri)
-    infos = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-    return [info for info in infos if info.type == pafs.FileType.File]
 
 
 def step_path(hour: str, first: int, last: int, token: str) -> str:
@@ -85,28 +76,9 @@ def step_path(hour: str, first: int, last: int, token: str) -> str:
 
 def list_hours(folder: str, stream: Stream) -> list[str]:
     """Return the partitions of a stream's committed files."""
-    filesystem, path = resolve(join(folder, stream))
-    infos = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-    return sorted(info.base_name for info in infos if info.type == pafs.FileType.Directory)
+    return sorted(list_folders(join(folder, stream)))
 
 
 def hour_of(moment: dt.datetime) -> str:
     """Return the partition of a moment."""
     return f"{moment.astimezone(dt.UTC):{_HOUR}}"
-
-
-def delete(uri: str) -> None:
-    """Delete a file; one that is gone is no mistake."""
-    filesystem, path = resolve(uri)
-    try:
-        filesystem.delete_file(path)
-    except FileNotFoundError:
-        return
-
-
-def move(source: str, target: str) -> None:
-    """Move a file to a folder that is made when it is missing. Raises FileNotFoundError when it is gone."""
-    filesystem, source_path = resolve(source)
-    _, target_path = resolve(target)
-    filesystem.create_dir(target_path.rpartition("/")[0])
-    filesystem.move(source_path, target_path)

@@ -15,10 +15,10 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from app.journal.layout import delete, list_files, segment_uri
+from app.journal.layout import segment_uri
 from app.journal.parquet import VanishedError, failing
 from app.journal.rows import JournalError, Stream
-from app.workspace import create_bytes, join, read_bytes
+from app.workspace import create_bytes, delete, join, list_files, read_bytes
 
 FANOUT = 32
 _THREADS = 8  # files deleted at once: mostly waiting
@@ -143,9 +143,7 @@ class Manifests:
         while True:
             with failing(f"{self._uri('')} cannot be listed"):
                 names = frozenset(
-                    info.base_name
-                    for info in list_files(join(self._folder, "steps"))
-                    if _NAME.fullmatch(info.base_name)
+                    file.name for file in list_files(join(self._folder, "steps")) if _NAME.fullmatch(file.name)
                 )
             if names == last:
                 return names

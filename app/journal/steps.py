@@ -3,7 +3,7 @@
 A commit writes the rows of new segments to files of their own, then a manifest that names both (this is the commit),
 then deletes the segments. Killed anywhere, it leaves either no manifest, and the segments are new as before; or a
 manifest, and what is left of the segments it names is passed over, and deleted by the next commit. `app.journal.manifests` says why two
-committers do not get into each other's way. On an object store that cannot refuse to overwrite, there must be only one.
+committers do not get into each other's way.
 
 A reader takes a view: the new segments, then the manifests. Both may be moved on under it: a segment that vanished
 makes it look again, a step that vanished is found in the block it was merged into.

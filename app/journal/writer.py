@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from app.journal.layout import segment_name, segment_uri
 from app.journal.parquet import encode, failing
-from app.journal.rows import Stream
-from app.workspace import write_bytes
+from app.journal.rows import JournalError, Stream
+from app.workspace import PROMPT, write_bytes
 
 
 def now() -> dt.datetime:
@@ -34,18 +34,29 @@ class SegmentWriter:
         self._replica = f"{replica}-{uuid.uuid4().hex[:8]}"  # a replica that comes back under its name is another
         self._clock = clock
         self._numbers = itertools.count(1)
+        self._unsure: dict[Stream, tuple[pa.Table, str]] = {}  # what failed last, by stream
 
     def write(self, stream: Stream, table: pa.Table) -> None:
         """Write rows as one segment, whole and durable when this returns; no rows are no segment.
 
-        Raises JournalError where the file cannot be written (a full disk, say); then nothing of it stays.
+        Raises JournalError where the file cannot be written (a full disk, say, or a store that is away for longer than
+        somebody may wait). The same table tried again, as the next of its stream, keeps its name: a store may have taken
+        it and only its answer was lost, and rows are not to be there twice.
         """
         if table.num_rows == 0:
             return
-        name = segment_name(self._clock(), self._replica, next(self._numbers))
+        known = self._unsure.pop(stream, None)
+        if known is not None and known[0] is table:
+            name = known[1]
+        else:
+            name = segment_name(self._clock(), self._replica, next(self._numbers))
         uri = segment_uri(self._folder, stream, name)
-        with failing(f"{uri} cannot be written"):
-            write_bytes(uri, encode(table))
+        try:
+            with failing(f"{uri} cannot be written"):
+                write_bytes(uri, encode(table), PROMPT)
+        except JournalError:
+            self._unsure[stream] = table, name
+            raise
 
 
 class LabelCommits:

@@ -18,7 +18,6 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import pyarrow.fs as pafs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.data.features import FeaturePlan
@@ -28,7 +27,7 @@ from app.model.runtime import Runtime
 from app.monitor.profile import Reference
 from app.spec import Spec
 from app.types import UserError
-from app.workspace import exists, join, read_bytes, resolve, write_bytes
+from app.workspace import delete, exists, join, list_files, read_bytes, write_bytes
 
 FORMAT = 1
 
@@ -99,9 +98,8 @@ def write(root_uri: str, contents: Contents) -> str:
     uri = join(root_uri, manifest.version_id)
     if exists(join(uri, _MANIFEST)):
         return open_bundle(uri).uri
-    filesystem, folder = resolve(uri)
-    for leftover in _list(filesystem, folder):  # drafts of a writer that died
-        filesystem.delete_file(f"{folder}/{leftover}")
+    for leftover in list_files(uri, recursive=True):  # drafts of a writer that died
+        delete(join(uri, leftover.name))
     for path, data in files.items():
         write_bytes(join(uri, path), data)
     write_bytes(join(uri, _MANIFEST), _json(manifest.model_dump()))
@@ -115,8 +113,7 @@ def open_bundle(uri: str) -> Bundle:
     every file that is changed, missing, too many, or not where a bundle's files may be.
     """
     manifest = _read_manifest(uri)
-    filesystem, folder = resolve(uri)
-    found = set(_list(filesystem, folder)) - {_MANIFEST}
+    found = {file.name for file in list_files(uri, recursive=True)} - {_MANIFEST}
     if missing := sorted(manifest.files.keys() - found):
         raise UserError(f"bundle {uri}: {', '.join(missing)} is in the manifest, but not in the folder")
     if extra := sorted(found - manifest.files.keys()):
@@ -191,13 +188,6 @@ def _read(uri: str, path: str, expected: _File) -> bytes:
     if hashlib.sha256(data).hexdigest() != expected.sha256:
         raise UserError(f"bundle {uri}: {path} is not what was written: its SHA-256 is not the manifest's")
     return data
-
-
-def _list(filesystem: pafs.FileSystem, folder: str) -> list[str]:
-    """Return the paths of all files below a folder, relative to it; none when there is no folder."""
-    selector = pafs.FileSelector(folder, allow_not_found=True, recursive=True)
-    found = filesystem.get_file_info(selector)
-    return [info.path[len(folder) + 1 :] for info in found if info.type != pafs.FileType.Directory]
 
 
 def _json(value: object) -> bytes:

@@ -7,16 +7,13 @@ again now and then. A version that changes its place, as a challenger that becom
 import logging
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
-
-import pyarrow.fs as pafs
+from collections.abc import Callable, Hashable
 
 from app.lineup import Answering, Lineup, read_lineup
 from app.serving.interpreter import settle
 from app.serving.loaded import Loaded, Standing
 from app.types import UserError
-from app.workspace import resolve
+from app.workspace import PROMPT, mark
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +21,6 @@ SECONDS = 0.5
 """Time between two looks."""
 RETRY_SECONDS = 30.0
 """Time until a version that could not be loaded is tried again."""
-
-Signature = tuple[int, int, int]
 
 
 class Follower:
@@ -48,7 +43,7 @@ class Follower:
         self._fault = fault
         self._loaded: dict[Answering, Loaded] = {}
         self._lineup: Lineup | None = None
-        self._seen: Signature | None = None
+        self._seen: Hashable = None
         self._retry: float | None = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lineup", daemon=True)
@@ -77,7 +72,7 @@ class Follower:
         """Follow the line-up if it has changed since the last look."""
         due = self._retry is not None and time.monotonic() >= self._retry
         try:
-            signature = self._signature()
+            signature = mark(self._uri, PROMPT)
             if signature is not None and signature == self._seen and not due:
                 return
             lineup = read_lineup(self._uri)
@@ -115,14 +110,3 @@ class Follower:
             return self._load(answering)
         except Exception as error:  # there is no end to what may be wrong with a file
             raise UserError(f"version {answering.version} cannot be loaded: {error}") from error
-
-    def _signature(self) -> Signature | None:
-        """Return what changes with a local file, so that it need not be read; None where that cannot be told."""
-        filesystem, path = resolve(self._uri)
-        if not isinstance(filesystem, pafs.LocalFileSystem):
-            return None
-        try:
-            found = Path(path).stat()
-        except FileNotFoundError:
-            return None
-        return found.st_mtime_ns, found.st_ino, found.st_size

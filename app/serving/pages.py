@@ -5,17 +5,19 @@ a second and off the event loop.
 """
 
 import asyncio
+import logging
 import time
 from urllib.parse import parse_qs
 
 import msgspec
-import pyarrow.fs as pafs
 
 from app.console.page import HEADERS, files
 from app.serving.asgi import Answer
 from app.serving.bodies import JSON
 from app.serving.problems import Problem
-from app.workspace import join, read_bytes, resolve
+from app.workspace import PROMPT, join, list_files, read_bytes
+
+log = logging.getLogger(__name__)
 
 SECONDS = 1.0
 """How old an answer may be."""
@@ -51,7 +53,10 @@ class Pages:
         limit = _limit(query) if name == "decisions" else 0
         async with self._reading:
             if time.monotonic() - self._read >= SECONDS:
-                await asyncio.get_running_loop().run_in_executor(None, self._refresh)
+                try:
+                    await asyncio.get_running_loop().run_in_executor(None, self._refresh)
+                except OSError as error:  # the last state that could be read is better than none
+                    log.warning("the loop's state cannot be read: %s", error)
                 self._read = time.monotonic()
         if name == "drift":
             return Answer(200, JSON, self._status, "page")
@@ -60,15 +65,14 @@ class Pages:
 
     def _refresh(self) -> None:
         try:
-            self._status = _json(read_bytes(join(self._folder, "status.json"))) or _NOTHING
+            self._status = _json(read_bytes(join(self._folder, "status.json"), PROMPT)) or _NOTHING
         except FileNotFoundError:
             self._status = _NOTHING
-        filesystem, path = resolve(join(self._folder, "ledger"))
-        infos = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-        names = sorted(info.base_name for info in infos if info.base_name.endswith(".json"))[-MOST_DECISIONS:]
+        files = list_files(join(self._folder, "ledger"), patience=PROMPT)
+        names = sorted(file.name for file in files if file.name.endswith(".json"))[-MOST_DECISIONS:]
         entries = {}
         for name in names:
-            entry = self._entries.get(name) or _json(read_bytes(join(self._folder, "ledger", name)))
+            entry = self._entries.get(name) or _json(read_bytes(join(self._folder, "ledger", name), PROMPT))
             if entry is not None:
                 entries[name] = entry
         self._entries = entries

@@ -9,14 +9,13 @@ import json
 import logging
 from dataclasses import asdict, dataclass, field
 
-import pyarrow.fs as pafs
 import safetensors.torch
 import torch
 
 from app.data.features import FeaturePlan
 from app.spec import Spec
 from app.types import UserError
-from app.workspace import join, read_bytes, resolve, write_bytes
+from app.workspace import delete, join, list_files, read_bytes, write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -69,21 +68,21 @@ class Checkpoints:
         about = {"identity": self.identity, "progress": json.dumps(asdict(checkpoint.progress))}
         data = safetensors.torch.save(tensors, about)
         write_bytes(join(self.uri, f"epoch-{checkpoint.progress.epoch:06d}.safetensors"), data)
-        filesystem, _ = resolve(self.uri)
-        for path in self._paths()[_KEPT:]:
-            filesystem.delete_file(path)
+        for name in self._names()[_KEPT:]:
+            delete(join(self.uri, name))
 
     def newest(self) -> Checkpoint | None:
         """Return the newest checkpoint that can be read, or None.
 
         Raises UserError when it is of another declaration or other data.
         """
-        for path in self._paths():
-            name = path.rsplit("/", 1)[-1]
+        for name in self._names():
             try:
                 data = read_bytes(join(self.uri, name))
                 flat = safetensors.torch.load(data)
                 about = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+            except ConnectionError:  # a store that is away has lost nothing
+                raise
             except (OSError, ValueError, safetensors.SafetensorError) as error:
                 logger.warning("checkpoint %s cannot be read (%s); trying the one before", name, error)
                 continue
@@ -99,9 +98,6 @@ class Checkpoints:
             return Checkpoint(Progress(**json.loads(about["progress"])), tensors)
         return None
 
-    def _paths(self) -> list[str]:
-        """Return the checkpoints' paths on their filesystem, the newest first."""
-        filesystem, path = resolve(self.uri)
-        found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-        names = [info.path for info in found if info.base_name.startswith("epoch-")]
-        return sorted(names, reverse=True)
+    def _names(self) -> list[str]:
+        """Return the checkpoints' names, the newest first."""
+        return sorted((file.name for file in list_files(self.uri) if file.name.startswith("epoch-")), reverse=True)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from app.data.features import CategoryColumn, FeaturePlan, NumberColumn, TargetColumn
-from app.journal import layout, manifests
+from app.journal import manifests
 from app.journal.rows import label_schema, prediction_schema
 from app.journal.steps import Journal
 from app.journal.writer import SegmentWriter
@@ -70,7 +70,7 @@ class Disk:
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     """Return the disk under everything that the journal does."""
     disk = Disk()
-    places = [(os, "fsync"), (os, "link"), (Path, "replace"), (manifests, "delete"), (layout, "move")]
+    places = [(os, "fsync"), (os, "link"), (Path, "replace"), (manifests, "delete")]
     for owner, name in places:
         monkeypatch.setattr(owner, name, disk.wrap(getattr(owner, name)))
     monkeypatch.setattr(Path, "unlink", disk.wrap(Path.unlink, fails=False))
