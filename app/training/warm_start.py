@@ -56,10 +56,10 @@ def warm_start(plan: FeaturePlan, spec: Spec, learned: Learned) -> bytes | None:
 
 def _comparable(old: Network, fresh: Network) -> bool:
     def shapes(network: Network) -> list[tuple[int, ...]]:
+        # An ensemble's last layer has its members' number for an axis.
         inner = [tuple(layer.weight.shape) for layer in network.layers[1:]]
         number = [] if network.number is None else [tuple(network.number.linear.weight.shape)]
-        members = [getattr(layer, "k", 1) for layer in network.layers]
-        return [(len(network.layers), network.layers[0].out_features), *inner, *number, tuple(members)]
+        return [(len(network.layers), network.layers[0].out_features), *inner, *number]
 
     before, now = old.plan.target, fresh.plan.target
     same_classes = (

@@ -25,8 +25,9 @@ TARGETS = {
     "multiclass": TargetColumn("y", "multiclass", ("a", "b", "c")),
     "regression": TargetColumn("y", "regression", mean=10.0, std=2.0),
 }
-MODEL = Model(width=32, depth=1, dropout=0.1, number_embedding=4, frequencies=4)
+MODEL = Model(width=32, depth=1, dropout=0.1, number_embedding=4, frequencies=4, ensemble=3)
 STILL = MODEL.model_copy(update={"dropout": 0.0})
+KINDS = ["network", "tabm", "linear"]
 
 
 def plan_of(task="binary"):
@@ -44,6 +45,10 @@ def rows_of(task="binary", seed=0, n=1000):
     signal += random.normal(0, 0.5, n)
     target = {"binary": signal > 0, "multiclass": np.digitize(signal, [-1, 1]), "regression": 10 + signal}[task]
     return Features(number, category), target.astype(np.float32)
+
+
+def model_of(kind, model=MODEL):
+    return model.model_copy(update={"kind": kind})
 
 
 def network_of(plan, model=MODEL, seed=0):
@@ -68,14 +73,15 @@ def assert_same_weights(first, second, tolerance=0.0):
         torch.testing.assert_close(left, right, rtol=tolerance, atol=tolerance, msg=name)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("task", "figure", "enough"),
     [("binary", "auc", 0.93), ("multiclass", "accuracy", 0.7), ("regression", "r2", 0.7)],
 )
-def test_it_learns_every_task_and_tells_how(task, figure, enough):
-    settings = Train(epochs=15, batch_size=64, learning_rate=0.01)
+def test_it_learns_every_task_and_tells_how(task, figure, enough, kind):
+    settings = Train(epochs=15, batch_size=64, learning_rate=0.05 if kind == "linear" else 0.01)
     seen = []
-    network, outcome = fit(settings, task, on_epoch=seen.append)
+    network, outcome = fit(settings, task, model_of(kind), on_epoch=seen.append)
     features, target = rows_of(task, 3)
     network.eval()
     with torch.no_grad():
@@ -127,24 +133,27 @@ class StoppedError(Exception):
     """The power goes out."""
 
 
-def test_a_resumed_training_equals_one_that_never_stopped(tmp_path):
-    settings = Train(epochs=4, batch_size=128)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_resumed_training_equals_one_that_never_stopped(tmp_path, kind):
+    settings, model = Train(epochs=4, batch_size=128, class_weights="balanced"), model_of(kind)
 
     def stop(line):
         if line["epoch"] == 2:
             raise StoppedError
 
-    straight, expected = fit(settings)
-    checkpoints = checkpoints_of(tmp_path, settings)
+    straight, expected = fit(settings, model=model)
+    checkpoints = checkpoints_of(tmp_path, settings, model)
     with pytest.raises(StoppedError):
-        fit(settings, checkpoints=checkpoints, on_epoch=stop)
+        fit(settings, model=model, checkpoints=checkpoints, on_epoch=stop)
     seen = []
-    resumed, outcome = fit(settings, checkpoints=checkpoints, on_epoch=seen.append)
+    resumed, outcome = fit(settings, model=model, checkpoints=checkpoints, on_epoch=seen.append)
     assert [line["epoch"] for line in seen] == [3, 4]
     assert [line["epoch"] for line in outcome.history] == [1, 2, 3, 4]
     assert_same_weights(straight, resumed)
     assert outcome.validation == expected.validation
-    finished, _ = fit(settings, checkpoints=checkpoints, on_epoch=lambda line: pytest.fail("nothing was left to do"))
+    finished, _ = fit(
+        settings, model=model, checkpoints=checkpoints, on_epoch=lambda line: pytest.fail("nothing was left to do")
+    )
     assert_same_weights(straight, finished)
 
 
@@ -223,41 +232,63 @@ def _rank(index, size, folder, settings):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=index, world_size=size)
     ranks = Ranks.here(torch.device("cpu"))
-    network, outcome = fit(settings, model=STILL, ranks=ranks, train=rows_of("binary", 1, 1001))
-    if index == 0:
-        assert outcome.validation["rows"] == 500
-        figures = np.array([outcome.validation["auc"], outcome.history[0]["validation_auc"]])
-        np.savez(folder / "weights.npz", figures=figures, **{k: v.numpy() for k, v in network.state_dict().items()})
+    for kind in KINDS:
+        network, outcome = fit(settings, model=model_of(kind, STILL), ranks=ranks, train=rows_of("binary", 1, 1001))
+        if index == 0:
+            assert outcome.validation["rows"] == 500
+            figures = np.array([outcome.validation["auc"], outcome.history[0]["validation_auc"]])
+            weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+            np.savez(folder / f"{kind}.npz", figures=figures, **weights)
     dist.barrier()
     dist.destroy_process_group()
 
 
 def test_two_ranks_equal_one_at_the_same_global_batch(tmp_path):
-    """1,001 rows in steps of 50 leave one row over, which one rank alone gets."""
-    settings = Train(epochs=2, batch_size=50)
+    """1,001 rows in steps of 50 leave one row over, which one rank alone gets; classes are counted on both."""
+    settings = Train(epochs=2, batch_size=50, class_weights={"1": 3.0})
     processes.spawn(_rank, (2, tmp_path, settings), nprocs=2)
-    alone, outcome = fit(settings, model=STILL, train=rows_of("binary", 1, 1001))
-    together = np.load(tmp_path / "weights.npz")
-    for name, tensor in alone.state_dict().items():
-        np.testing.assert_allclose(together[name], tensor.numpy(), rtol=1e-3, atol=1e-5, err_msg=name)
-    expected = [outcome.validation["auc"], outcome.history[0]["validation_auc"]]
-    np.testing.assert_allclose(together["figures"], expected, atol=1e-4)
+    for kind in KINDS:
+        alone, outcome = fit(settings, model=model_of(kind, STILL), train=rows_of("binary", 1, 1001))
+        together = np.load(tmp_path / f"{kind}.npz")
+        for name, tensor in alone.state_dict().items():
+            expected = tensor.numpy()
+            np.testing.assert_allclose(together[name], expected, rtol=1e-3, atol=1e-5, err_msg=f"{kind} {name}")
+        expected = [outcome.validation["auc"], outcome.history[0]["validation_auc"]]
+        np.testing.assert_allclose(together["figures"], expected, atol=1e-4)
 
 
-def test_a_teachers_thoughts_teach_and_a_row_without_any_does_not():
-    """Probabilities of all classes are targets, too: sure ones as good as labels, and rows of NaN are left out."""
-    features, labels = rows_of("multiclass", n=40)
-    soft = np.eye(3, dtype=np.float32)[labels.astype(np.int64)]
-    soft[7] = np.nan
-    loader = MemoryLoader(features, soft, 8)
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_a_row_without_a_target_is_left_out(task):
+    """Whether it is a label, a value, or what a teacher thinks of every class; one NaN spoils its row."""
+    features, target = rows_of(task, n=40)
+    features.number[:, 0] = np.arange(40)
+    if task == "multiclass":
+        target = np.eye(3, dtype=np.float32)[target.astype(np.int64)]
+        target[7, 2] = np.nan
+    else:
+        target[7] = np.nan
+    loader = MemoryLoader(features, target, 8)
     assert loader.rows == 39
-    assert all(batch.target.shape == (batch.rows, 3) for batch in loader.shuffled(0))
-    network, logits = (
-        network_of(plan_of("multiclass")),
-        torch.randn(39, 3, generator=torch.Generator().manual_seed(0)),
-    )
-    known = torch.from_numpy(np.delete(soft, 7, axis=0))
-    torch.testing.assert_close(network.loss(logits, known), network.loss(logits, known.argmax(dim=1).float()))
+    for batches in (loader.shuffled(0), loader.in_order()):
+        met = []
+        for batch in batches:
+            assert batch.target.shape == (batch.rows, *target.shape[1:])
+            rows = batch.number[:, 0].long().tolist()
+            np.testing.assert_array_equal(batch.target.numpy(), target[rows])
+            met += rows
+        assert sorted(met) == [row for row in range(40) if row != 7]
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_a_teacher_who_knows_teaches_without_labels(task):
+    """No row has a label, only what a teacher thinks of it; the validation rows keep theirs."""
+    settings = Train(epochs=10, batch_size=64, learning_rate=0.01)
+    teacher, _ = fit(settings, task)
+    features, _ = rows_of(task, 4)
+    answers = teacher.score(torch.from_numpy(features.number), torch.from_numpy(features.category))
+    _, outcome = fit(settings, task, train=(features, answers))
+    figure, enough = {"binary": ("auc", 0.93), "multiclass": ("accuracy", 0.7), "regression": ("r2", 0.7)}[task]
+    assert outcome.validation[figure] > enough
 
 
 @pytest.mark.parametrize(("loss", "best"), [("squared", "mean"), ("absolute", "median"), ("quantile", "quantile")])

@@ -89,6 +89,18 @@ def test_the_batch_left_to_the_rows_gives_steps_and_schedule_alike(tmp_path):
     assert trained.history[-1]["learning_rate"] == last < 1e-2 * spec.train.learning_rate
 
 
+def test_a_training_from_weights_on_begins_as_what_they_are_whatever_classes_weigh(tmp_path):
+    workspace = Workspace(str(tmp_path))
+    champion = train(PARTS, PLAN, spec_of(learning_rate=0.01), workspace, "champion").network
+    champion.temperature.fill_(1.0)
+    still = spec_of(epochs=1, learning_rate=1e-12, weight_decay=0, class_weights={"1": 20.0})
+    weights = champion.to_safetensors()
+    again = train(PARTS, PLAN, still, workspace, "again", weights=weights).network
+    again.temperature.fill_(1.0)
+    features = [torch.from_numpy(matrix) for matrix in PARTS.validation.features]
+    np.testing.assert_allclose(again.score(*features), champion.score(*features), atol=1e-5)
+
+
 def test_the_same_run_id_goes_on_and_another_starts_anew(tmp_path):
     workspace = Workspace(str(tmp_path))
     with pytest.raises(StoppedError):
