@@ -9,32 +9,43 @@ from onnx import compose, helper, numpy_helper
 from app.data.features import FeaturePlan
 
 
-def average(graphs: Sequence[bytes], plan: FeaturePlan) -> bytes:
-    """Return the graph whose score is the mean of the scores of these graphs, all of them of the same plan."""
-    # The inputs keep their names, and all share them.
-    members = [
-        compose.add_prefix(onnx.load_model_from_string(data), f"m{i}_", rename_inputs=False)
-        for i, data in enumerate(graphs)
-    ]
-    scores = [f"m{i}_score" for i in range(len(members))]
-    parts = [member.graph for member in members]
-    count = numpy_helper.from_array(np.float32(len(members)), "count")
-    # One after the other, so that the sum is rounded the same on every machine.
-    nodes, total = [], scores[0]
-    for i, score in enumerate(scores[1:], start=1):
-        nodes.append(helper.make_node("Add", [total, score], [f"sum{i}"]))
-        total = f"sum{i}"
-    nodes.append(helper.make_node("Div", [total, "count"], ["score"]))
-    output = helper.make_tensor_value_info("score", onnx.TensorProto.FLOAT, _shape(plan))
+def average(graphs: Sequence[bytes], plan: FeaturePlan, weights: Sequence[float] | None = None) -> bytes:
+    """Return the graph whose score is the mean of the scores of these graphs, all of them of ours and of this plan.
+
+    `weights`, above 0 and as many, say how much each counts: alike unless told. The sum is taken in float32, one after
+    the other, and so is the weights', by which it is divided: probabilities stay within 0 and 1.
+    """
+    share = np.ones(len(graphs), np.float32) if weights is None else np.array(weights, np.float32)
+    assert len(share) == len(graphs) > 0
+    assert (share > 0).all()
+    members = [_member(data, f"m{i}_") for i, data in enumerate(graphs)]
     versions = {entry.domain: entry.version for member in members for entry in member.opset_import}
+    # We write all our graphs in the same versions; two of them cannot live in one graph.
     assert all(versions[entry.domain] == entry.version for member in members for entry in member.opset_import)
+    constants = [tensor for member in members for tensor in member.graph.initializer]
+    nodes = [node for member in members for node in member.graph.node]
+    total, terms = np.float32(0), []
+    for i, weight in enumerate(share):
+        terms.append(f"m{i}_score")
+        total += weight
+        if weight != 1:
+            constants.append(numpy_helper.from_array(weight, f"weight{i}"))
+            nodes.append(helper.make_node("Mul", [terms[i], f"weight{i}"], [f"weighted{i}"]))
+            terms[i] = f"weighted{i}"
+    flow = terms[0]
+    for i, term in enumerate(terms[1:], start=1):
+        nodes.append(helper.make_node("Add", [flow, term], [f"sum{i}"]))
+        flow = f"sum{i}"
+    constants.append(numpy_helper.from_array(total, "total"))
+    nodes.append(helper.make_node("Div", [flow, "total"], ["score"]))
+    shape = ["n", plan.target.outputs] if plan.target.task == "multiclass" else ["n"]
     model = helper.make_model(
         helper.make_graph(
-            [node for part in parts for node in part.node] + nodes,
+            nodes,
             "evertrue",
-            list(parts[0].input),
-            [output],
-            [tensor for part in parts for tensor in part.initializer] + [count],
+            list(members[0].graph.input),
+            [helper.make_tensor_value_info("score", onnx.TensorProto.FLOAT, shape)],
+            _distinct(constants, nodes),
         ),
         opset_imports=[helper.make_opsetid(domain, version) for domain, version in sorted(versions.items())],
         ir_version=max(member.ir_version for member in members),
@@ -45,5 +56,20 @@ def average(graphs: Sequence[bytes], plan: FeaturePlan) -> bytes:
     return data
 
 
-def _shape(plan: FeaturePlan) -> list[str | int]:
-    return ["n", plan.target.outputs] if plan.target.task == "multiclass" else ["n"]
+def _member(data: bytes, prefix: str) -> onnx.ModelProto:
+    """Return a graph with names of its own, but for the inputs, which all share."""
+    return compose.add_prefix(onnx.load_model_from_string(data), prefix, rename_inputs=False)
+
+
+def _distinct(constants: list[onnx.TensorProto], nodes: list[onnx.NodeProto]) -> list[onnx.TensorProto]:
+    """Return one of equal constants each, and let the nodes take that one."""
+    kept: dict[bytes, onnx.TensorProto] = {}
+    named: dict[str, str] = {}
+    for tensor in constants:
+        content = onnx.TensorProto()
+        content.CopyFrom(tensor)
+        content.ClearField("name")
+        named[tensor.name] = kept.setdefault(content.SerializeToString(deterministic=True), tensor).name
+    for node in nodes:
+        node.input[:] = [named.get(name, name) for name in node.input]
+    return list(kept.values())
