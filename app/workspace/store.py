@@ -107,7 +107,12 @@ class Store:
                 found = [meta for batch in self._below(1000) for meta in batch]
             else:
                 found = list(obstore.list_with_delimiter(self._client, self._prefix)["objects"])
-            return [Listed(self._relative(meta["path"]), meta["size"], meta["last_modified"]) for meta in found]
+            # Servers and consoles mark an empty folder by an object of its name: that is no file in it.
+            return [
+                Listed(self._relative(meta["path"]), meta["size"], meta["last_modified"])
+                for meta in found
+                if meta["path"].startswith(self._prefix or "")
+            ]
 
         return self._try(attempt)
 
