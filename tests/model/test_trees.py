@@ -167,11 +167,12 @@ def test_small_probabilities_are_as_exact_as_large_ones():
     assert rare.min() < 1e-6
 
 
-def test_the_trees_own_slope_of_the_sigmoid_counts():
+@pytest.mark.parametrize("leaf_rows", [20, 10_000])
+def test_the_trees_own_slope_of_the_sigmoid_counts(leaf_rows):
     """LightGBM's `sigmoid` multiplies what the trees say, before the weights of classes are taken out."""
     rows, plan = examples_of("binary"), plan_of("binary")
     table = np.concatenate([rows.features.number, rows.features.category.astype(np.float32)], axis=1)
-    given = {"objective": "binary", "sigmoid": 0.3, "verbosity": -1, "num_threads": 1}
+    given = {"objective": "binary", "sigmoid": 0.3, "verbosity": -1, "num_threads": 1, "min_data_in_leaf": leaf_rows}
     booster = lightgbm.train(given, lightgbm.Dataset(table, rows.target, categorical_feature=[2]), 20)
     raw = booster.predict(table, raw_score=True)
     for shift in (0.0, 1.5):
