@@ -50,6 +50,9 @@ class Loader(Protocol):
 class MemoryLoader:
     """Batches of arrays that lie in memory (also read-only ones, as the object store gives them).
 
+    Targets are (n,), labels or a teacher's probabilities of the positive class, or those of all classes (n, K). A row
+    with a NaN in its target is left out.
+
     Every rank draws the same permutation from (seed, epoch) and takes its contiguous share of each step's
     rows, so that any number of workers takes the same steps. On CUDA the arrays move to the device whole
     when they fill less than half of what is free there.
@@ -64,8 +67,7 @@ class MemoryLoader:
         ranks: Ranks | None = None,
     ) -> None:
         ranks = ranks or Ranks()
-        unknown = np.isnan(target)
-        self._labelled = np.flatnonzero(~(unknown.any(axis=1) if target.ndim == 2 else unknown))
+        self._labelled = _labelled(target)
         self.rows = len(self._labelled)
         self._batch_size, self._seed, self._ranks = batch_size, seed, ranks
         arrays: list[npt.NDArray[np.generic]] = [features.number, features.category, target]
@@ -94,6 +96,12 @@ class MemoryLoader:
         for start in range(0, max(len(mine), 1), _EVALUATION_ROWS):
             index = mine[start : start + _EVALUATION_ROWS]
             yield Batch(*self._source.take(index), len(index), 1.0)
+
+
+def _labelled(target: Targets) -> npt.NDArray[np.int64]:
+    """Return the places of rows with a target (n,) or (n, K)."""
+    unknown = np.isnan(target)
+    return np.flatnonzero(~(unknown.any(axis=1) if target.ndim == 2 else unknown))
 
 
 _Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -135,6 +143,8 @@ class _OnHost:
 
 class StreamLoader:
     """Batches of a Ray Data shard with the columns number, category and target; memory stays bounded.
+
+    Every row has a target, as `app.data.encode.dataset` gives them.
 
     Blocks come in the order in which they were read and rows are shuffled within a window of 16 steps, so two
     runs agree in quality, not bit for bit. Ray cuts the shards equally long: every rank takes the same steps.
@@ -182,7 +192,7 @@ class Parts(NamedTuple):
 
     def loaders(self, settings: Train, ranks: Ranks) -> tuple[Loader, Loader]:
         """Return a rank's loaders of both parts."""
-        batch_size = settings.rows_of_step(len(self.train.target))
+        batch_size = settings.rows_of_step(len(_labelled(self.train.target)))
         train, validation = (
             MemoryLoader(part.features, part.target, batch_size, settings.seed, ranks) for part in self
         )

@@ -81,10 +81,15 @@ def test_training_in_the_driver_gives_a_calibrated_network_ready_to_score(tmp_pa
     assert torch.get_num_threads() == threads
 
 
-def test_the_batch_left_to_the_rows_gives_steps_and_schedule_alike(tmp_path):
+@pytest.mark.parametrize("unlabelled", [0, 900])
+def test_the_batch_left_to_the_rows_gives_steps_and_schedule_alike(tmp_path, unlabelled):
+    """Rows without a target are no rows to learn from, nor to make the schedule of."""
     spec = spec_of(batch_size="auto", warmup=0, patience=100)
-    trained = train(PARTS, PLAN, spec, Workspace(str(tmp_path)), "auto")
-    steps = 4 * math.ceil(1001 / 32)
+    examples = examples_of(1, 3000)
+    examples.target[:unlabelled] = np.nan
+    trained = train(PARTS._replace(train=examples), PLAN, spec, Workspace(str(tmp_path)), "auto")
+    rows = 3000 - unlabelled
+    steps = 4 * math.ceil(rows / (rows // 40))
     last = learning_rate(spec.train, steps - 1, steps)
     assert trained.history[-1]["learning_rate"] == last < 1e-2 * spec.train.learning_rate
 
@@ -165,6 +170,17 @@ def test_streams_are_shared_by_workers(ray_session, tmp_path):
     trained = Network.from_safetensors(weights, PLAN, spec.model)
     scores = trained.score(*(torch.from_numpy(matrix) for matrix in PARTS.validation.features))
     assert evaluate(PLAN.target, scores, PARTS.validation.target)["auc"] > 0.9
+
+
+@pytest.mark.ray
+@pytest.mark.slow  # what is told to the loop has to reach the workers, too
+def test_workers_begin_as_what_the_weights_are_whatever_classes_weigh(ray_session, tmp_path):
+    workspace, features = Workspace(str(tmp_path)), [torch.from_numpy(matrix) for matrix in PARTS.validation.features]
+    champion = new_network(PLAN, spec_of())
+    still = spec_of(epochs=1, learning_rate=1e-12, weight_decay=0, class_weights={"1": 20.0}, num_workers=1)
+    again = train(PARTS, PLAN, still, workspace, "again", weights=champion.to_safetensors()).network
+    again.temperature.fill_(1.0)
+    np.testing.assert_allclose(again.score(*features), champion.score(*features), atol=1e-5)
 
 
 @pytest.mark.ray
