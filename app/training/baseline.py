@@ -19,7 +19,7 @@ from app.model.admission import MAX_DEPTH
 from app.spec import Spec
 from app.training.class_weights import class_weights, count_classes, shift_of
 from app.training.resources import cpu_count
-from app.types import Features, Scores, Targets
+from app.types import Features, Scores, Targets, UserError
 
 EVERY = 50
 """Rounds between two lines of the history."""
@@ -83,11 +83,13 @@ def train_baseline(
     target's; rows weigh as `train.class_weights` says. `threads`: all CPUs that this process may use, unless told.
     `on_rounds` gets each new line of the history; what it raises ends the training. Losses in the history are as a
     network's: a regression's are in units of the standardised target.
+
+    Raises UserError where a part has no labelled row, and for weights of classes that there are not.
     """
     begin = time.perf_counter()
     target, declared, history = plan.target, spec.model.trees, []
     unit = {"log": 1.0, "squared": target.std**2}.get(target.loss, target.std)
-    features, labels = _labelled(train)
+    features, labels = _labelled(train, "training")
     weights = np.ones(target.outputs)
     if target.task != "regression":
         weights = class_weights(spec.train, target, count_classes(target, labels))
@@ -112,7 +114,7 @@ def train_baseline(
                 on_rounds(history[-1])
 
     fitted = _dataset(features, labels, weights, plan, settings)
-    held_out = _dataset(*_labelled(validation), weights, plan, settings, fitted)
+    held_out = _dataset(*_labelled(validation, "validation"), weights, plan, settings, fitted)
     booster = lightgbm.train(
         settings,
         fitted,
@@ -157,8 +159,10 @@ def _dataset(
     )
 
 
-def _labelled(examples: Examples) -> tuple[Features, Targets]:
+def _labelled(examples: Examples, part: str) -> tuple[Features, Targets]:
     known = ~np.isnan(examples.target)
+    if not known.any():
+        raise UserError(f"there are no labelled {part} rows; see data.split and the counts of rejected rows")
     return examples.features.rows(known), examples.target[known]
 
 

@@ -11,7 +11,7 @@ from app.model.admission import MAX_DEPTH
 from app.spec import Spec
 from app.training.baseline import Baseline, train_baseline
 from app.training.metrics import evaluate
-from app.types import Features
+from app.types import Features, UserError
 
 TARGETS = {
     "binary": TargetColumn("y", "binary", (0, 1)),
@@ -61,6 +61,14 @@ def test_rows_without_a_label_are_left_aside():
         train.features.rows(slice(0, -500)), train.target[:-500], train.time[:-500], train.position[:-500]
     )
     assert found.model == train_baseline(fewer, fewer, plan_of("binary"), SPEC, threads=1).model
+
+
+@pytest.mark.parametrize(("part", "name"), [(0, "training"), (1, "validation")])
+def test_a_part_without_labels_is_the_users_to_mend(part, name):
+    parts = [examples_of("binary", 0, 100), examples_of("binary", 1, 100)]
+    parts[part] = parts[part]._replace(target=np.full(100, np.nan, np.float32))
+    with pytest.raises(UserError, match=rf"no labelled {name} rows; see data.split"):
+        train_baseline(*parts, plan_of("binary"), SPEC, threads=1)
 
 
 def test_weights_of_classes_move_the_trees_and_leave_probabilities():
