@@ -9,8 +9,7 @@ a category's ids into two sets is the operator's own (BRANCH_MEMBER, ai.onnx.ml 
 A row's score is the same among any others, to the last bit. A runtime adds the trees in an order that depends on
 the rows and threads at hand, so leaves lie on a grid on which every sum is exact, whatever the order; it is finer than
 float64 resolves the largest sum. The link is computed in float32, where ONNX Runtime takes each value alike: its
-float64 exponentials differ in the last bits with the place in the batch. Both move a score by less than one part in a
-million.
+float64 exponentials differ in the last bits with the place in the batch. Both move a score by parts in ten million.
 """
 
 import math

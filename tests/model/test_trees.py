@@ -66,15 +66,30 @@ def test_the_graph_scores_as_lightgbm_does(task, missing):
         np.testing.assert_allclose(scores, found.score(some), rtol=1e-6, atol=1e-12)
 
 
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 1000), leaves=st.integers(2, 40), categories=st.sampled_from([1, 31, 32, 70]))
-def test_any_trees_decide_alike(seed, leaves, categories):
-    rows = examples_of("binary", seed, 400, categories=categories)
-    spec = SPEC.with_settings({"model.trees.rounds": 5, "model.trees.leaves": leaves, "model.trees.leaf_rows": 3})
-    plan = plan_of("binary", categories)
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    task=st.sampled_from(list(TARGETS)),
+    leaves=st.integers(2, 40),
+    categories=st.sampled_from([0, 1, 31, 32, 70]),
+    missing=st.sampled_from([0.0, 0.2, 0.9, 1.0]),
+    weights=st.sampled_from(["none", "balanced"]),
+    constant=st.booleans(),
+)
+def test_any_trees_decide_alike(seed, task, leaves, categories, missing, weights, constant):
+    """Over numbers that are mostly, always or never there, constants, and sets of ids in one word, two and three."""
+    rows = examples_of(task, seed, 400, missing, categories)
+    if constant:
+        rows.features.number[:, 1] = 7
+    plan, trees = plan_of(task, categories), {"rounds": 5, "leaves": leaves, "leaf_rows": 3}
+    spec = SPEC.with_settings({f"model.trees.{name}": value for name, value in trees.items()})
+    spec = spec.model_copy(update={"train": spec.train.model_copy(update={"class_weights": weights})})
     found = train_baseline(rows, rows, plan, spec, threads=1)
-    scores = Runtime(to_onnx(found.model, plan), plan).score(rows.features)
-    np.testing.assert_allclose(scores, found.score(rows.features), rtol=1e-6)
+    graph = to_onnx(found.model, plan, np.array(found.shift))
+    check_graph(graph, plan, "here")
+    for features in (rows.features, examples_of(task, seed + 1, 100, 0.5, 70).features):  # ids that no training saw
+        scores = Runtime(graph, plan).score(features)
+        np.testing.assert_allclose(scores, found.score(features), rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("task", TARGETS)
