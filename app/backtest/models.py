@@ -21,7 +21,7 @@ from app.spec import Spec
 from app.training.kinds import fit_model
 from app.training.loader import Parts
 from app.types import Scores
-from app.workspace import Workspace, exists, join, read_bytes, write_bytes
+from app.workspace import Workspace, exists, join, name_of, read_bytes, write_bytes
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -124,7 +124,7 @@ def read(folder: str, history: History, spec: Spec) -> Model:
     scored[at] = history.time >= facts["trained_until"]
     by_place[scored] = kept
     return Model(
-        key=folder.rpartition("/")[2],
+        key=name_of(folder),
         trained_until=facts["trained_until"],
         plan=learned.plan,
         spec=learned.spec,

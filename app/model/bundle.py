@@ -27,7 +27,7 @@ from app.model.runtime import Runtime
 from app.monitor.profile import Reference
 from app.spec import Spec
 from app.types import UserError
-from app.workspace import delete, exists, join, list_files, read_bytes, write_bytes
+from app.workspace import delete, exists, join, list_files, name_of, read_bytes, write_bytes
 
 FORMAT = 1
 
@@ -177,8 +177,7 @@ def _read_manifest(uri: str) -> _Manifest:
             raise UserError(f"bundle {uri}: {_MANIFEST} names {path!r}, which is no place within a bundle")
     if absent := [path for path in _REQUIRED if path not in manifest.files]:
         raise UserError(f"bundle {uri}: {_MANIFEST} does not name {', '.join(absent)}")
-    folder = uri.rstrip("/").rsplit("/", 1)[-1]
-    if folder != manifest.version_id:
+    if name_of(uri) != manifest.version_id:
         raise UserError(f"bundle {uri}: the manifest is that of {manifest.version_id}; one of the two was changed")
     return manifest
 

@@ -14,7 +14,7 @@ from app.workspace.files import (
     write_bytes,
     write_stream,
 )
-from app.workspace.root import ENVIRONMENT, Workspace, join
+from app.workspace.root import ENVIRONMENT, Workspace, join, name_of
 from app.workspace.store import PATIENT, PROMPT, Listed
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "list_folders",
     "mark",
     "move",
+    "name_of",
     "read_bytes",
     "resolve",
     "write_bytes",

@@ -12,8 +12,8 @@ from obstore.exceptions import AlreadyExistsError, PermissionDeniedError, Unauth
 from app.workspace.address import CREDENTIALS, Address
 
 _STATUS = re.compile(r"status code: (\d{3})")
-_CODE = re.compile(r"<Code>(\w{1,60})</Code>|\(code: (\w{1,60})\)")
-_METADATA = re.compile(r"169\.254\.\d+\.\d+|metadata\.google|token request", re.IGNORECASE)
+_CODE = re.compile(r"<Code>(\w{1,60})</Code>")
+_METADATA = re.compile(r"latest/api/token|latest/meta-data|computeMetadata|oauth2/token|msi/token|token request")
 _TRANSPORT = {
     r"certificate|UnknownIssuer": "its certificate is not trusted",
     r"ConnectionRefused|Connection refused": "connection refused",
@@ -35,7 +35,7 @@ def fault_of(error: Exception, address: Address) -> OSError:
     text = str(error)
     said = text.partition("Debug source")[0]
     status = int(match[1]) if (match := _STATUS.search(said)) else None
-    code = next((found for found in match.groups() if found), "") if (match := _CODE.search(said)) else ""
+    code = match[1] if (match := _CODE.search(said)) else ""
     where = f"{address.server}, asked for {address.name},"
     if isinstance(error, AlreadyExistsError):
         return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), address.name)

@@ -75,3 +75,9 @@ def join(uri: str, *parts: str) -> str:
     scheme, _ = split_scheme(uri)
     folder, mark, query = (uri, "", "") if scheme is None else uri.partition("?")
     return "/".join((folder.rstrip("/"), *parts)) + mark + query
+
+
+def name_of(uri: str) -> str:
+    """Return the last part of an address, without what options may follow it."""
+    path = uri.partition("?")[0] if split_scheme(uri)[0] is not None else uri
+    return path.rstrip("/").rpartition("/")[2]

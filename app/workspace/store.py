@@ -61,7 +61,10 @@ class Store:
 
     def write(self, data: bytes | Path) -> None:
         """Put an object, the content of a file where `data` is a path, in the place of any other."""
-        self._try(lambda: obstore.put(self._client, self.address.key, data, max_concurrency=_AT_ONCE))
+        content = (
+            data if isinstance(data, Path) else memoryview(data).cast("B")
+        )  # Arrow gives buffers of another type
+        self._try(lambda: obstore.put(self._client, self.address.key, content, max_concurrency=_AT_ONCE))
 
     def create(self, data: bytes) -> None:
         """Put an object where there is none, by a conditional put. Raises FileExistsError where there is one.

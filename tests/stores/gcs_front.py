@@ -2,7 +2,8 @@
 
 Google takes an object by two interfaces, XML and JSON. Rust's object_store uses the first, fake-gcs-server takes
 uploads by the second alone: this front hands a put, a copy and a multipart upload on as JSON ones, with their condition
-(`x-goog-if-generation-match`), and everything else as it is. What is tested so is our use of the interface, and the
+(`x-goog-if-generation-match`), and everything else as it is,
+but for a missing bucket, which it calls by Google's name. What is tested so is our use of the interface, and the
 fake's care for conditions; Google's own servers were not asked.
 
     python gcs_front.py <port> <port of fake-gcs-server>
@@ -89,6 +90,9 @@ class Front(BaseHTTPRequestHandler):
     def _pass_on(self, body: bytes | None = None) -> None:
         headers = {name: self.headers[name] for name in PASSED_ON if name in self.headers}
         status, data, response = self._ask(self.command, self.path, body, headers)
+        if status == 500 and not self._object()[1]:  # the fake's word for a bucket that is not there
+            self._answer(404, b"<Error><Code>NoSuchBucket</Code></Error>")
+            return
         kept = ("content-type", "etag", "last-modified", "content-range", "x-goog-generation", "location")
         found = {name: value for name, value in response.getheaders() if name.lower() in kept}
         if self.command == "HEAD":
