@@ -45,6 +45,9 @@ def check_graph(data: bytes, plan: FeaturePlan, where: str) -> None:
     except (onnx.checker.ValidationError, ValueError) as error:
         raise UserError(f"{where}: not a valid ONNX graph: {error}") from error
     model = onnx.load_model_from_string(data)
+    for tensor in _tensors(model.graph):  # first, since to read such a tensor is to open the file
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+            raise UserError(f"{where}: {tensor.name!r} lies in a file of its own; weights must be in the graph")
     domains = {entry.domain for entry in model.opset_import} | {node.domain for node in _nodes(model.graph)}
     if foreign := sorted(domains.difference(_STANDARD, _ENSEMBLE[:1])):
         raise UserError(f"{where}: found operators of {', '.join(foreign)}; allowed are ONNX's own")
@@ -55,9 +58,6 @@ def check_graph(data: bytes, plan: FeaturePlan, where: str) -> None:
             raise UserError(f"{where}: found the operator {node.op_type}; of {node.domain}, allowed is TreeEnsemble")
     if model.functions:
         raise UserError(f"{where}: found a function {model.functions[0].name!r}; allowed are plain operators")
-    for tensor in _tensors(model.graph):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-            raise UserError(f"{where}: {tensor.name!r} lies in a file of its own; weights must be in the graph")
     ours = _expected(plan)
     found = {value.name: _shape(value) for value in (*model.graph.input, *model.graph.output)}
     if found != ours:

@@ -154,3 +154,15 @@ def test_of_the_traditional_operators_no_other_is_allowed():
     model.graph.node.add(op_type="Binarizer", domain="ai.onnx.ml", input=["number"], output=["b"], name="b")
     with pytest.raises(UserError, match=r"found the operator Binarizer; of ai.onnx.ml, allowed is TreeEnsemble"):
         check_graph(model.SerializeToString(), PLAN, "here")
+
+
+def test_no_file_is_opened_that_a_graph_names(tmp_path, monkeypatch):
+    """Also not to look into trees, some of whose numbers may be said to lie in it."""
+    monkeypatch.chdir(tmp_path)
+    np.full(5, np.inf).tofile("secret.bin")  # whoever reads it complains of these leaves
+    model = onnx.load_model_from_string(graph_of(SOUND))
+    [leaves] = [entry.t for node in model.graph.node for entry in node.attribute if entry.name == "leaf_weights"]
+    onnx.external_data_helper.set_external_data(leaves, "secret.bin")
+    leaves.ClearField("raw_data")
+    with pytest.raises(UserError, match="'leaf_weights' lies in a file of its own"):
+        check_graph(model.SerializeToString(), PLAN, "here")
