@@ -91,7 +91,13 @@ def compress(
     with versions.run(contents.spec, rows.prepared.fingerprint, commit_of(declaration.path), run) as tracked:
         larger = next(one.scores for one in tried if one.graph is work.reference(graphs))
         version = publish(rows, contents, workspace, tracked, reason, watch, None if better else larger)
-    return Compressed(version, chosen.variant.name, compression.variants, {one.variant.name: one.graph.onnx for one in tried}, report)
+    return Compressed(
+        version,
+        chosen.variant.name,
+        compression.variants,
+        {one.variant.name: one.graph.onnx for one in tried},
+        report,
+    )
 
 
 @dataclass(frozen=True)

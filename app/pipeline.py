@@ -213,7 +213,9 @@ class Rows:
             prepared = prepare(declaration, workspace)
             for note in prepared.notes:
                 log.info("note: %s", note)
-            log.info("%s rows kept, %s in quarantine", f"{prepared.rows:,}", f"{sum(prepared.quarantined.values()):,}")
+            log.info(
+                "%s rows kept, %s in quarantine", f"{prepared.rows:,}", f"{sum(prepared.quarantined.values()):,}"
+            )
         sample = _sample(prepared)
         with watch("fit"):
             plan = fit(prepared, spec)

@@ -46,7 +46,9 @@ def _later(declaration: Declaration, workspace: Workspace, source: str, found: C
     shown = [name for name in ("teacher", "large") if name in found.graphs] + [found.chosen]
     lines = ["on later rows, mean of the months:"]
     for name in shown:
-        evaluation = rows.evaluate(Runtime(found.graphs[name], plan, threads=cpu_count()).score(rows.examples.features))
+        evaluation = rows.evaluate(
+            Runtime(found.graphs[name], plan, threads=cpu_count()).score(rows.examples.features)
+        )
         figures = evaluation.mean_of_months() or evaluation.overall
         told = ", ".join(f"{figure} {value:.4f}" for figure, value in figures.items() if figure != "rows")
         lines.append(f"  {name}: {told}")

@@ -67,7 +67,9 @@ def test_training_batch_prediction_json_and_arrow_give_the_same_scores(
     table = read_columns(trained.prepared, "test", ["ride", *bundle.plan.names]).combine_chunks()
     graph = bundle.runtime().score(examples.features)
 
-    network = Network.from_safetensors(bundle.learned["weights.safetensors"], bundle.plan, declaration.spec.model).eval()
+    network = Network.from_safetensors(
+        bundle.learned["weights.safetensors"], bundle.plan, declaration.spec.model
+    ).eval()
     number, category = (torch.from_numpy(matrix) for matrix in examples.features)
     np.testing.assert_allclose(network.score(number, category), graph, atol=1e-6)  # torch rounds otherwise
 

@@ -122,7 +122,10 @@ def test_a_path_is_absolute_wherever_it_is_used(tmp_path: Path, monkeypatch: pyt
         ("://x", "unknown scheme"),
         ("file://x", "cannot be opened: File URI cannot be relative"),
         ("s3:///x", "cannot be opened: Missing bucket name"),
-        ("s3://bucket/x?nonsense=1&region=x", "s3://bucket/x.: found option .nonsense., allowed: region, endpoint_override, scheme"),
+        (
+            "s3://bucket/x?nonsense=1&region=x",
+            "s3://bucket/x.: found option .nonsense., allowed: region, endpoint_override, scheme",
+        ),
     ],
 )
 def test_an_address_that_leads_nowhere_is_the_users_error(uri: str, said: str) -> None:

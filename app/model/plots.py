@@ -87,7 +87,9 @@ def pareto(found: Compression) -> Picture:
     axes.tick_params(which="minor", labelsize=7, colors=_INK)
     axes.set(xlabel="one row's prediction, µs (median)", ylabel="loss")
     axes.legend(frameon=False, fontsize=8)
-    return _picture(figure, "Quality against latency; the larger a point, the larger the graph; a cross may not serve.")
+    return _picture(
+        figure, "Quality against latency; the larger a point, the larger the graph; a cross may not serve."
+    )
 
 
 def _scored(column: TargetColumn, scores: dict[Side, Scores], target: Targets) -> dict[str, Picture]:
