@@ -25,6 +25,7 @@ from app.spec import Spec
 from app.telemetry import ServingMetrics
 
 _POSTS = ("/predict", "/labels")
+_RETRY_AFTER = (b"retry-after", b"5")  # seconds: about what a store or a disk needs, and no stampede
 
 
 class Endpoint:
@@ -91,6 +92,8 @@ class Endpoint:
         ]
         if answer.status == 405:
             headers.append((b"allow", b"POST" if scope["path"].endswith(_POSTS) else b"GET"))
+        if answer.status == 503:
+            headers.append(_RETRY_AFTER)
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
         self.metrics.request(answer.outcome, time.perf_counter() - started)

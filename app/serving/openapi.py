@@ -40,7 +40,7 @@ _PROBLEMS = {
     "415": "Another content type",
     "422": "A field that is unknown, missing, of another type or outside its limits; says which row and field",
     "429": "Overloaded; Retry-After says when to come again",
-    "503": "No model is loaded yet, or the journal cannot be written",
+    "503": "No model is loaded yet, or the journal cannot be written; Retry-After says when to come again",
 }
 
 

@@ -20,7 +20,7 @@ from app.workspace.faults import fault_of
 
 PATIENT = 75.0
 """Seconds that an outage is ridden out where nobody waits: a minute, and time to come back."""
-PROMPT = 10.0
+PROMPT = 5.0
 """Seconds after which somebody who waits for an answer hears that there is none."""
 
 _LONGEST_REQUEST = 300.0

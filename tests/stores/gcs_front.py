@@ -26,6 +26,7 @@ class Front(BaseHTTPRequestHandler):
     """One connection of a client."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two packets
 
     def do_GET(self) -> None:
         self._pass_on()
