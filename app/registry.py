@@ -9,6 +9,7 @@ no telemetry; replicas never import it, they get a bundle's address.
 import datetime as dt
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -83,6 +84,28 @@ class Run:
     def describe(self, markdown: str) -> None:
         """Show a text on the run's page, without its pictures, which MLflow cannot find there."""
         self.client.set_tag(self.id, "mlflow.note.content", re.sub(r"!\[[^]]*\]\([^)]*\)\n*", "", markdown))
+
+    def log_trial(
+        self,
+        name: str,
+        settings: Mapping[str, str | int | float],
+        losses: Sequence[tuple[int, float]],
+        loss: float | None,
+        state: str,
+    ) -> None:
+        """Write a trial of a search below its run: its settings, its loss by epoch, the loss that judged it."""
+        from mlflow.entities import Metric, Param
+
+        experiment = self.client.get_run(self.id).info.experiment_id
+        made = self.client.create_run(
+            experiment, run_name=name, tags={"mlflow.parentRunId": self.id, "evertrue.state": state}
+        ).info.run_id
+        now = int(time.time() * 1000)
+        metrics = [Metric("epoch_loss", value, now, epoch) for epoch, value in losses if math.isfinite(value)]
+        metrics += [] if loss is None else [Metric("loss", loss, now, 0)]
+        params = [Param(_key(key), str(value)) for key, value in settings.items()]
+        self.client.log_batch(made, metrics=metrics, params=params)
+        self.client.set_terminated(made, "FAILED" if state == "failed" else "FINISHED")
 
     def _log(self, figures: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric

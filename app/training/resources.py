@@ -30,12 +30,12 @@ def workers_use_gpu(settings: Train) -> bool:
     fewest, _ = worker_range(settings)
     allowed = {"auto": (True, False), True: (True,), False: (False,)}[settings.use_gpu]
     for use_gpu in allowed:
-        if _room(worker_need(settings, use_gpu)) >= fewest:
+        if room(worker_need(settings, use_gpu)) >= fewest:
             return use_gpu
     need = worker_need(settings, allowed[-1])
     each = " and ".join(f"{amount:g} {name}" for name, amount in need.items())
     raise UserError(
-        f"train.num_workers asks for {fewest} workers with {each} each, but the cluster can hold {_room(need)}; "
+        f"train.num_workers asks for {fewest} workers with {each} each, but the cluster can hold {room(need)}; "
         "allowed: so many workers, smaller train.cpus_per_worker, train.use_gpu auto or false, "
         "or train.num_workers 0 to train in the driver"
     )
@@ -57,7 +57,7 @@ def object_store_bytes() -> float:
     return min(node.get("object_store_memory", 0.0) for node in _nodes())
 
 
-def _room(need: dict[str, float]) -> int:
+def room(need: dict[str, float]) -> int:
     """Return how many workers there would be room for if nothing else ran, grown as far as it may grow."""
     from ray._private.state import state
 

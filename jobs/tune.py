@@ -1,0 +1,70 @@
+"""Search what the declaration leaves open; train the best settings, judge them, register the version; compare honestly."""
+
+import argparse
+
+import yaml
+
+from app.cluster import connect
+from app.declaration import Declaration
+from app.spec import Value
+from app.tuning import Tuned, tune
+from app.workspace import Workspace
+from jobs.build import build_table
+from jobs.command import main
+from jobs.told import tell
+
+
+def run(declaration: Declaration, workspace: Workspace, arguments: argparse.Namespace) -> None:
+    """Search, or go on with a search that was stopped."""
+    build_table(declaration)
+    connect()
+    found = tune(declaration, workspace, arguments.run, arguments.later)
+    print(_found(found))
+    print(_compared(found))
+    tell(found.version)
+    print(f"report: {found.report}")
+
+
+def _found(found: Tuned) -> str:
+    search = found.found
+    lines = [f"validation loss: {search.best.loss:.4f} at best, {search.declared.loss:.4f} as declared"]
+    if found.trees:
+        lines.append(f"LightGBM's: {found.trees.best.loss:.4f} at best, {found.trees.declared.loss:.4f} as declared")
+    if found.settings:
+        lines += ["to keep what was found, put this into the declaration:", _snippet(found.settings).rstrip()]
+    return "\n".join(lines)
+
+
+def _snippet(settings: dict[str, Value]) -> str:
+    """Write settings as the declaration does."""
+    whole: dict[str, object] = {}
+    for place, value in settings.items():
+        *above, key = place.split(".")
+        within = whole
+        for part in above:
+            below = within.setdefault(part, {})
+            assert isinstance(below, dict)
+            within = below
+        within[key] = float(f"{value:.3g}") if isinstance(value, float) else value
+    text: str = yaml.safe_dump(whole, sort_keys=False)
+    return text
+
+
+def _compared(found: Tuned) -> str:
+    lines = [f"on {found.judged}, which no trial has seen:"]
+    for name, side in found.sides.items():
+        months = side.mean_of_months()
+        figures = ", ".join(f"{key} {value:.4f}" for key, value in (months or side.overall).items() if key != "rows")
+        lines.append(f"  {name}: {figures}{' (mean of the months)' if months else ''}")
+    return "\n".join(lines)
+
+
+def _extend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--later", metavar="PATH", help="compare on this table of later rows, with labels")
+    parser.add_argument(
+        "--run", help="name of this search; the same name again goes on with it (default: made from the data)"
+    )
+
+
+if __name__ == "__main__":
+    main(run, __doc__ or "", _extend)
