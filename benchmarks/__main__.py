@@ -1,11 +1,22 @@
-"""Run the comparisons in turn, by default all: `python -m benchmarks [serve] [data] [train] [gate] [drift] [policy] ... [--quick]`."""
+"""Run the comparisons in turn, by default all: `python -m benchmarks [serve] [data] [train] [search] [gate] [drift] [policy] ... [--quick]`."""
 
 import argparse
 import subprocess
 import sys
 from pathlib import Path
 
-PARTS = ("serve", "serve.batching", "serve.journal", "serve.swap", "data", "train", "gate", "drift", "policy")
+PARTS = (
+    "serve",
+    "serve.batching",
+    "serve.journal",
+    "serve.swap",
+    "data",
+    "train",
+    "search",
+    "gate",
+    "drift",
+    "policy",
+)
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -7,7 +7,8 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Generator, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,20 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[..., object]:
+    """Return a function that waits for the first truth that a function gives, for at most so many seconds."""
+
+    def wait(what: Callable[[], object], seconds: float = 60) -> object:
+        end = time.monotonic() + seconds
+        while not (found := what()):
+            assert time.monotonic() < end, "it never came"
+            time.sleep(0.05)
+        return found
+
+    return wait
 
 
 @pytest.fixture(scope="session")

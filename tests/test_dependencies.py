@@ -64,6 +64,7 @@ MAY_KNOW = {
     "app.pipeline": ["app"],
     "app.retraining": ["app"],
     "app.compression": ["app"],
+    "app.tuning": ["app"],
     "app.backtest": ["app"],
     "jobs": ["app"],
     "examples": ["app"],

@@ -17,7 +17,7 @@ _METADATA = re.compile(r"latest/api/token|latest/meta-data|computeMetadata|oauth
 _TRANSPORT = {
     r"certificate|UnknownIssuer": "its certificate is not trusted",
     r"ConnectionRefused|Connection refused": "connection refused",
-    r"timed ?out": "no answer in time",
+    r"(?i)timed ?out": "no answer in time",
     r"dns error|failed to lookup": "its name is unknown",
     r"ConnectionReset|Connection reset|IncompleteMessage|closed|BrokenPipe": "the connection broke off",
     r"HTTP error|error sending request|response body": "no connection",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +21,16 @@ _REQUIREMENTS = _HERE / "requirements-autogluon.txt"
 _ENVIRONMENT = _HERE.parents[1] / ".venvs" / "bench-autogluon"
 
 
-def learn(rows: Rows, seconds: int) -> tuple[Scores, float]:
-    """Return its test scores after `seconds` of learning with its medium preset, and the seconds it took.
+class Learned(NamedTuple):
+    """Test scores, the seconds of learning, and pairs of seconds and the least validation loss known by then."""
+
+    scores: Scores
+    seconds: float
+    reached: list[tuple[float, float]]
+
+
+def learn(rows: Rows, seconds: int) -> Learned:
+    """Let it learn for `seconds` with its medium preset.
 
     Raises UserError when it is left out (0 seconds), cannot be installed or fails.
     """
@@ -38,7 +47,7 @@ def learn(rows: Rows, seconds: int) -> tuple[Scores, float]:
             pq.write_table(_table(rows, examples), folder / f"{part}.parquet")
         _run([str(python), str(_HERE / "autogluon_peer.py"), str(folder), str(seconds)])
         told = json.loads((folder / "told.json").read_text())
-        return np.load(folder / "scores.npy"), float(told["seconds"])
+        return Learned(np.load(folder / "scores.npy"), float(told["seconds"]), told["reached"])
 
 
 def _table(rows: Rows, examples: Examples) -> pa.Table:

@@ -27,8 +27,8 @@ class Watch(Protocol):
 class Course:
     """A search of at most `trials` trials, none of which begins after `seconds`; all it knows is in its record.
 
-    Trials that ended before a kill are told to the sampler; one that ran begins again with the same settings. The
-    declared settings come first, and are tried however little time there is.
+    Trials that ended before a kill are told to the sampler; one that ran begins again with the same settings, and so do
+    the declared settings where they failed. They come first, and are tried however little time there is.
     """
 
     def __init__(self, space: Space, record: Record, watch: Watch, trials: int, seconds: float | None) -> None:
@@ -36,10 +36,10 @@ class Course:
         tune = space.spec.tune
         self._sampler = Sampler(space, tune.sampler, tune.seed)
         known = record.open()
-        self.trials = {trial.number: trial for trial in known if trial.ended}
+        self.trials = {trial.number: trial for trial in known if trial.ended and not _failed_as_declared(trial)}
         for trial in self.trials.values():
             self._sampler.tell(trial)
-        self._interrupted = {trial.number: trial for trial in known if not trial.ended}
+        self._interrupted = {trial.number: trial for trial in known if trial.number not in self.trials}
         self._waiting = self._numbers(trials)
         self._spent, self._start = busy_seconds(known), time.monotonic()
 
@@ -114,3 +114,7 @@ class Course:
 
         known = self.trials.keys() | self._interrupted.keys()
         return [*sorted(self._interrupted), *new()]
+
+
+def _failed_as_declared(trial: Trial) -> bool:
+    return trial.number == DECLARED and trial.state == "failed"

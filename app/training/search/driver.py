@@ -3,6 +3,7 @@
 What Ray Tune keeps is in a temporary folder and is never read again: a search goes on from its own record.
 """
 
+import logging
 import math
 import os
 import tempfile
@@ -12,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-import pyarrow.fs as pafs
 import torch
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
@@ -28,11 +28,13 @@ from app.training.search.halving import EPOCH, LOSS, STATE, Halving
 from app.training.search.space import Space
 from app.training.search.trials import DECLARED, Record, State, Trial, busy_seconds
 from app.types import UserError
-from app.workspace import Workspace, resolve
+from app.workspace import Workspace, delete_folder, join, list_folders
 
 _LOSSES, _REASON = "losses", "reason"
 _NEXT_TO_NOTHING = 0.001  # CPUs of a trial whose workers take their own
 _SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a table of its own, however quiet it is told to be
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # who interrupts a search wants it to end, not its best trial trained
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no TensorBoard, CSV and JSON beside our own record
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that failed has no loss
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -84,7 +86,7 @@ def search(
     it that ended are not repeated. `seconds`: none begins later than that (or than `tune.time_budget`, when None).
 
     Raises UserError when there is nothing to search, when the cluster can never hold a trial, when the record is of
-    another search, and when the declared settings fail or no trial has finished.
+    another search, and when the declared settings fail.
     """
     if seconds is None and spec.tune.time_budget is not None:
         seconds = spec.tune.time_budget.total_seconds()
@@ -95,9 +97,7 @@ def search(
         _run(course, work)
     _forget(workspace.uri(spec.name, "checkpoints", run), None)
     best = course.best
-    if best is None:
-        reasons = dict.fromkeys(trial.reason for trial in course.ended)
-        raise UserError("no trial has finished:\n" + "\n".join(f"- {reason}" for reason in reasons))
+    assert best is not None, "the declared settings have finished"
     return Found(space, course.ended, best, course.trials[DECLARED], busy_seconds(course.ended))
 
 
@@ -110,7 +110,7 @@ def _run(course: Course, work: _Work) -> None:
         for trial in course.ended:
             halving.replay(trial, work.space.declare(trial.settings).model.kind)
     watcher = _Watcher(course, work)
-    with tempfile.TemporaryDirectory() as folder, _environment():
+    with tempfile.TemporaryDirectory() as folder, _quiet():
         tune.Tuner(
             tune.with_resources(tune.with_parameters(_train, work=work), need),
             tune_config=tune.TuneConfig(
@@ -213,6 +213,10 @@ class _Watcher(tune.Callback):
             self._course.end(number, state, loss, losses, last.get(_REASON, ""))
         uri = self._work.workspace.uri(self._work.space.spec.name, "checkpoints", self._work.run)
         _forget(uri, f"{number:06d}")
+        if number == DECLARED and self._course.trials[number].state == "failed":
+            raise UserError(
+                f"the declared settings, which every search begins with, fail: {self._course.trials[number].reason}"
+            )
 
 
 def _place(spec: Spec) -> tuple[dict[str, float], int]:
@@ -234,10 +238,9 @@ def _place(spec: Spec) -> tuple[dict[str, float], int]:
 
 def _forget(uri: str, number: str | None) -> None:
     """Remove the checkpoints of a trial, its members' among them; of all where None."""
-    filesystem, path = resolve(uri)
-    for found in filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True)):
-        if number is None or found.base_name == number or found.base_name.startswith(f"{number}-"):
-            filesystem.delete_dir(found.path)
+    for name in list_folders(uri):
+        if number is None or name == number or name.startswith(f"{number}-"):
+            delete_folder(join(uri, name))
 
 
 def _last_line(path: str | None) -> str:
@@ -246,13 +249,17 @@ def _last_line(path: str | None) -> str:
 
 
 @contextmanager
-def _environment() -> Iterator[None]:
-    """Quiet Ray Tune for as long as it runs."""
+def _quiet() -> Iterator[None]:
+    """Let Ray Tune keep to itself, for as long as it runs, what our own record and table say."""
     before = {name: os.environ.get(name) for name in _SETTINGS}
+    analysis = logging.getLogger("ray.tune.analysis.experiment_analysis")
+    level = analysis.level
     os.environ.update(_SETTINGS)
+    analysis.setLevel(logging.ERROR)  # it misses the files of the loggers that are off
     try:
         yield
     finally:
+        analysis.setLevel(level)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]

@@ -32,6 +32,10 @@ class Sampler:
         """Return the settings of a new trial."""
         self._study.sampler = self._sampler(number)
         asked = self._asked[number] = self._study.ask()
+        return self.suggest(asked)
+
+    def suggest(self, asked: optuna.Trial) -> dict[str, Value]:
+        """Return the settings that a trial of a study draws from the space."""
         settings: dict[str, Value] = {}
         for key, searched in self._space.searched(settings).items():  # the kind first, where there are several
             settings[key] = _suggest(asked, key, self._distribution(key, searched))

@@ -5,11 +5,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
-import pyarrow.fs as pafs
-
 from app.spec import Value
 from app.types import UserError
-from app.workspace import exists, join, read_bytes, resolve, write_bytes
+from app.workspace import exists, join, list_files, read_bytes, write_bytes
 
 State = Literal["running", "finished", "stopped early", "failed"]
 
@@ -73,9 +71,7 @@ class Record:
                 f"{self.uri} holds a search of another declaration or other data; "
                 "name another one by --run, or remove that folder to start anew"
             )
-        filesystem, path = resolve(self.uri)
-        found = filesystem.get_file_info(pafs.FileSelector(path))
-        names = [info.base_name for info in found if info.base_name.startswith("trial-")]
+        names = [listed.name for listed in list_files(self.uri) if listed.name.startswith("trial-")]
         return [Trial.from_json(read_bytes(join(self.uri, name))) for name in sorted(names)]
 
     def write(self, trial: Trial) -> None:

@@ -1,0 +1,1 @@
+"""A search for settings beside others that are given the same seconds."""
