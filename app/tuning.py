@@ -11,6 +11,7 @@ import json
 import logging
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from app import registry
 from app.data.prepare import Prepared
@@ -24,11 +25,13 @@ from app.training.held_out import Score
 from app.training.kinds import fit_model
 from app.training.resources import cpu_count
 from app.training.search.days import with_drawn_days
-from app.training.search.driver import Found, search
 from app.training.search.pictures import draw
 from app.training.search.show import Show
 from app.training.search.trials import Record
 from app.workspace import Workspace, join, write_bytes
+
+if TYPE_CHECKING:
+    from app.training.search.driver import Found
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +46,8 @@ class Tuned:
 
     version: TrainedVersion
     settings: dict[str, Value]
-    found: Found
-    trees: Found | None
+    found: "Found"
+    trees: "Found | None"
     judged: str
     sides: dict[str, Evaluation]
     report: str
@@ -56,6 +59,8 @@ def tune(declaration: Declaration, workspace: Workspace, run: str | None = None,
     Ray must be initialised. `run` names the search: the same name again goes on where it was stopped, and repeats no
     trial that ended. Raises UserError for whatever the declaration or the data make impossible.
     """
+    from app.training.search.driver import search  # it imports Ray, which reads its environment then
+
     spec, watch = declaration.spec, Stopwatch()
     rows = Rows.of(declaration, workspace, watch)
     held_out = rows.held_out if later is None else later_rows(declaration, workspace, later, rows.plan)
@@ -64,7 +69,7 @@ def tune(declaration: Declaration, workspace: Workspace, run: str | None = None,
     folder = workspace.uri(spec.name, "tune", run)
     parts = with_drawn_days(rows.parts, spec.tune.validation_days, spec.tune.seed)
 
-    def searched(spec: Spec, name: str, place: str, seconds: float | None) -> Found:
+    def searched(spec: Spec, name: str, place: str, seconds: float | None) -> "Found":
         record = Record(place, identity)
         show = Show.on_stdout(name, spec.tune.trials, [trial for trial in record.open() if trial.ended])
         with watch(name), closing(show):
@@ -121,14 +126,14 @@ def _identity(prepared: Prepared, spec: Spec) -> str:
 def _report(
     version: TrainedVersion,
     settings: dict[str, Value],
-    found: Found,
-    trees: Found | None,
+    found: "Found",
+    trees: "Found | None",
     judged: str,
     sides: dict[str, Evaluation],
 ) -> dict[str, object]:
     """Return the whole report as plain JSON."""
 
-    def of(one: Found) -> dict[str, object]:
+    def of(one: "Found") -> dict[str, object]:
         return {
             "declared": one.declared.loss,
             "best": one.best.loss,
@@ -148,7 +153,7 @@ def _report(
 
 
 def _track(
-    declaration: Declaration, workspace: Workspace, run: str, rows: Rows, found: Found, pictures: dict[str, bytes]
+    declaration: Declaration, workspace: Workspace, run: str, rows: Rows, found: "Found", pictures: dict[str, bytes]
 ) -> None:
     """Show the search among the runs: one for all of it, and below it one a trial."""
     spec = declaration.spec

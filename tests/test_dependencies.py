@@ -205,6 +205,14 @@ def test_what_a_replica_loads_stays_light(module, unwanted):
     assert found.stdout.split() == []
 
 
+def test_no_job_imports_ray_before_the_environment_is_set(project):
+    """Ray reads RAY_AUTH_MODE when it is imported: a head that is told later finds no token, and dies."""
+    jobs = ", ".join(name for name in project if name.startswith("jobs."))
+    program = f"import sys, {jobs}; print('ray' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
+
+
 @pytest.mark.parametrize(
     ("path", "source", "complaint"),
     [

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import ray
 
 from app.cluster import connect
 from app.training.resources import cpu_count
@@ -36,6 +35,8 @@ def main() -> None:
     without = {*options.without, *(["AutoGluon"] if options.quick else [])}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     connect(cpu_count())
+    import ray  # after its environment is set
+
     try:
         rows = flights()
         rows = replace(rows, parts=with_drawn_days(rows.parts, rows.spec.tune.validation_days, seed=0))

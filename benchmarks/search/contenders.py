@@ -12,7 +12,6 @@ from app.model.runtime import Runtime
 from app.spec import Tune, Value
 from app.training.kinds import fit_model
 from app.training.resources import cpu_count
-from app.training.search.driver import search
 from app.training.search.sampler import Sampler
 from app.training.search.space import Space
 from app.training.search.trials import DECLARED, Record, Trial
@@ -76,6 +75,8 @@ def at_random(rows: Rows, seconds: int, seed: int) -> Searched:
 
 
 def _ours(rows: Rows, seconds: int, tune: Tune) -> Searched:
+    from app.training.search.driver import search  # it imports Ray, which reads its environment then
+
     spec = rows.spec.model_copy(update={"tune": tune.model_copy(update={"trials": _MOST})})
     with TemporaryDirectory() as folder:
         curve = _Curve()

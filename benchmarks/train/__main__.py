@@ -6,7 +6,6 @@ import os
 import platform
 from pathlib import Path
 
-import ray
 import torch
 
 from app.cluster import connect
@@ -28,6 +27,8 @@ def main() -> None:
     options = parser.parse_args()
     rounds, epochs = (1, 2) if options.quick else (options.rounds, 5)
     connect(cpu_count())
+    import ray  # after its environment is set
+
     try:
         rows = flights()
         cpu = speed.measure(rows, torch.device("cpu"), rounds, epochs, times=1)
