@@ -37,6 +37,7 @@ _SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # who interrupts a search wants it to end, not its best trial trained
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no TensorBoard, CSV and JSON beside our own record
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that failed has no loss
+    "TUNE_WARN_THRESHOLD_S": "60",  # a step may write to a store
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
