@@ -20,7 +20,7 @@ from app.declaration import Declaration
 from app.journal.steps import Journal
 from app.monitor.state import Monitor
 from app.registry import Registry
-from app.telemetry import LoopMetrics
+from app.telemetry import REPEAT_SECONDS, LoopMetrics
 from app.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -70,9 +70,16 @@ class DriftActor:
                 log.exception("a turn of the loop failed")
                 self._facts["error"] = f"{type(error).__name__}: {error}"
                 self._report(keeper, error)
-            self._stopped.wait(self._interval)
+            self._rest(keeper)
         if keeper is not None:
             keeper.close()
+
+    def _rest(self, keeper: Keeper | None) -> None:
+        """Wait for the next turn; metrics are forgotten where nobody repeats them."""
+        end = time.monotonic() + self._interval
+        while (left := end - time.monotonic()) > 0 and not self._stopped.wait(min(left, REPEAT_SECONDS)):
+            if keeper is not None:
+                keeper.rest()
 
     def _report(self, keeper: Keeper | None, error: Exception) -> None:
         if keeper is not None:

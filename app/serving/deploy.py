@@ -22,6 +22,7 @@ from ray.serve.schema import LoggingConfig
 from app.journal.writer import SegmentWriter
 from app.lineup import FILE, Answering, Lineup, read_lineup, write_lineup
 from app.model.bundle import open_bundle
+from app.serving.counted import counted
 from app.serving.endpoint import Endpoint
 from app.serving.following import Follower
 from app.serving.interpreter import prepare
@@ -60,7 +61,7 @@ class Service:
         folder = join(root, self._spec.name)
         metrics = ServingMetrics(self._spec.name)
         replica = serve.get_replica_context().replica_id.unique_id
-        write = SegmentWriter(join(folder, "journal"), replica).write
+        write = counted(SegmentWriter(join(folder, "journal"), replica).write, metrics, loop.call_soon_threadsafe)
 
         def dropped(rows: int) -> None:
             loop.call_soon_threadsafe(metrics.dropped, rows)

@@ -69,6 +69,7 @@ class Endpoint:
         self._predictor.take(standing)
         self._standing = standing
         self.metrics.model_version(standing.champion.version)
+        self.metrics.line_up(standing.generation, standing.share)
 
     @property
     def standing(self) -> Standing | None:

@@ -7,9 +7,12 @@ from starlette.middleware import Middleware
 
 from app.serving.asgi import ASGIApp, Message, Receive, Scope, Send
 from app.serving.problems import CONTENT_TYPE, Problem
+from app.telemetry import RaySink, Sink
+from app.telemetry.names import REFUSED
 
 _NO_DISCONNECT_WATCH = (b"x-request-disconnect-disabled", b"?1")
 _REQUEST_ID = b"x-request-id"
+_COUNTED = (408, 429, 503)  # of services that there are; what else is asked for has any name
 _PLAIN = {
     404: ("not-found", "no service has this address"),
     408: ("timeout", "the request took too long"),
@@ -23,10 +26,12 @@ class Ingress:
 
     The watch costs two tasks a request (8-20 % of the requests/s); a prediction is over before it could help.
     Requests without an id get one that is counted, not drawn at random as Serve would: cheaper, and as unique.
+    Refusals are counted here: Serve does not count those of a replica that is asked without its proxy.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, sink: Sink | None = None) -> None:
         self._app = app
+        self._sink = RaySink() if sink is None else sink
         self._here = os.urandom(8).hex().encode()
         self._requests = itertools.count(1)
 
@@ -47,6 +52,7 @@ class Ingress:
                 headers = dict(message["headers"])
                 if headers.get(b"content-type", b"").startswith(b"text/plain"):
                     replaced = True
+                    self._count(scope["path"], message["status"])
                     body = Problem(message["status"], *_PLAIN[message["status"]]).body()
                     headers |= {b"content-type": CONTENT_TYPE.encode(), b"content-length": b"%d" % len(body)}
                     await send({**message, "headers": list(headers.items())})
@@ -56,6 +62,10 @@ class Ingress:
                 await send(message)
 
         await self._app(scope, receive, translate)
+
+    def _count(self, path: str, status: int) -> None:
+        if status in _COUNTED:
+            self._sink.add(REFUSED, 1, path.strip("/").partition("/")[0], str(status))
 
 
 def middlewares() -> list[Middleware]:
