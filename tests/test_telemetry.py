@@ -1,6 +1,7 @@
 """Figures are counted exactly, handed over in bounded pieces, and named by Prometheus' rules."""
 
 import asyncio
+import logging
 import re
 import time
 import urllib.request
@@ -24,6 +25,7 @@ from app.telemetry import (
     Metric,
     RaySink,
     ServingMetrics,
+    count_messages,
 )
 from app.telemetry.names import GROUPS, REFUSED, REQUESTS, table
 
@@ -236,6 +238,23 @@ def test_the_loop_shows_what_it_knows_and_repeats_it() -> None:
     ledger.gauges.clear()
     metrics.repeat()
     assert ledger.gauges == expected
+
+
+def test_warnings_and_errors_of_ours_are_counted_once_by_logger() -> None:
+    ledger, forgotten = Ledger(), Ledger()
+    count_messages("flights", forgotten)
+    count_messages("flights", ledger)
+    logging.getLogger("app.workspace.store").warning("the store is away")
+    logging.getLogger("app.decisions.actor").error("a turn failed")
+    logging.getLogger("app.decisions.actor").info("a turn")
+    logging.getLogger("elsewhere").warning("not ours")
+    name = "evertrue_log_messages_total"
+    assert ledger.counters == {
+        (name, "flights", "warning", "app.workspace.store"): 1,
+        (name, "flights", "error", "app.decisions.actor"): 1,
+    }
+    assert not forgotten.counters
+    logging.getLogger("app").handlers.clear()
 
 
 def test_jobs_report_their_work() -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from app import logs
 from app.decisions.alerts import Alerts, webhook_of
 from app.decisions.carried import Carried, fingerprint
 from app.decisions.keeper import Keeper, Rooms
@@ -20,7 +21,7 @@ from app.declaration import Declaration
 from app.journal.steps import Journal
 from app.monitor.state import Monitor
 from app.registry import Registry
-from app.telemetry import REPEAT_SECONDS, LoopMetrics
+from app.telemetry import REPEAT_SECONDS, LoopMetrics, count_messages
 from app.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -89,7 +90,10 @@ class DriftActor:
                 log.exception("nor can the failure be reported")
 
     def _keeper(self) -> Keeper:
+        logs.set_up("actor")
         declaration = self._carried.read()
+        logs.set_up("actor", declaration.spec.name)
+        count_messages(declaration.spec.name)
         self._interval = declaration.spec.drift.interval.total_seconds()
         rooms = furnish(declaration, Workspace.open(self._workspace), self._webhook)
         return Keeper(rooms)

@@ -1,6 +1,7 @@
 """Metrics: their names, and recorders that cost the request path next to nothing."""
 
 from app.telemetry.jobs import JobMetrics
+from app.telemetry.logged import count_messages
 from app.telemetry.loop import REPEAT_SECONDS, LoopMetrics, LoopState
 from app.telemetry.names import METRICS, Metric
 from app.telemetry.serving import BATCH_BOUNDS, DURATION_BOUNDS, ServingMetrics
@@ -19,4 +20,5 @@ __all__ = [
     "RaySink",
     "ServingMetrics",
     "Sink",
+    "count_messages",
 ]
