@@ -36,6 +36,13 @@ except ZeroDivisionError:
 raise RuntimeError("nobody caught this")
 """
 
+JOB = """
+import sys
+from jobs.command import main
+sys.argv[0] = "jobs/train.py"
+main(lambda *_: print("done"), "a job")
+"""
+
 
 def lines(text: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in text.splitlines()]
@@ -94,7 +101,7 @@ def test_an_error_keeps_its_traceback_in_the_line_also_where_nobody_caught_it(en
 def test_a_job_says_its_mistakes_as_json_too(environment: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text("name: broken\ntask: {target: t}\ndata: {source: x.parquet}\ntrain: {epoch: 5}\n")
-    done = run("-m", "jobs.train", str(path), **environment)
+    done = run("-c", JOB, str(path), **environment)
     assert (done.returncode, done.stdout) == (2, "")
     [line] = lines(done.stderr)
     assert (line["log.level"], line["labels.role"]) == ("error", "jobs.train")
@@ -112,7 +119,7 @@ def test_without_the_setting_nothing_changes(
 
 
 def test_a_format_that_is_none_is_the_users_mistake(environment: dict[str, str]) -> None:
-    done = run("-m", "jobs.train", "x.yaml", **environment | {"EVERTRUE_LOG_FORMAT": "xml"})
+    done = run("-c", JOB, "x.yaml", **environment | {"EVERTRUE_LOG_FORMAT": "xml"})
     assert done.returncode == 2
     assert done.stderr == "error: $EVERTRUE_LOG_FORMAT: found 'xml', allowed is text or json\n"
 
