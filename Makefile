@@ -27,9 +27,11 @@ lint: $(VENV)/.dev  ## style, format, types
 bench: $(VENV)/.dev  ## side by side with peers, and with the limit; tables and plots in benchmarks/results
 	$(RUN) -m benchmarks
 
-docs: $(VENV)/.dev  ## write what is generated: the reference and the JSON Schema of the declaration
+docs: $(VENV)/.dev  ## write what is generated: the reference and the JSON Schema of the declaration, the metrics, the dashboard
 	$(RUN) -m app.declaration --schema > docs/evertrue.schema.json
 	$(RUN) -m app.declaration --reference > docs/declaration.md
+	$(RUN) -m app.telemetry > docs/metrics.md
+	$(RUN) cluster/grafana/dashboard.py > cluster/grafana/evertrue.json
 
 clean:  ## remove the virtual environments and all results
 	rm -rf $(VENV) .venvs workspace examples/*/data

@@ -18,6 +18,7 @@ from app.data.unlabelled import declared_features
 from app.model.bundle import open_bundle
 from app.serving.arrow_codec import predictions
 from app.spec import Data
+from app.telemetry import JobMetrics
 from app.types import UserError
 from app.workspace import exists, join, read_bytes, write_bytes
 
@@ -73,6 +74,7 @@ def predict_table(bundle_uri: str, model: str, source: str, base: Path, out: str
         rows += result["rows"]
         rejected.update(json.loads(result["rejected"]))
     write_bytes(manifest, json.dumps(asked | {"rows": rows, "rejected": rejected}).encode())
+    JobMetrics(model.partition("/")[0]).scored(rows, rejected.total())
     return Predicted(rows, dict(rejected))
 
 

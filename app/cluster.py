@@ -12,6 +12,8 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+from app import logs
+
 _LAUNCHER = """#!/bin/sh
 # Ray binds HAProxy's statistics to every interface; they belong to this machine alone. And only a request that HAProxy
 # holds as a whole when it sends it on can be given to another replica, should the first be killed.
@@ -95,7 +97,8 @@ def connect(num_cpus: int | None = None, object_store_memory: int | None = None)
     import ray.data
 
     if joins:
-        ray.init(runtime_env={"env_vars": chosen}, log_to_driver=False, logging_level=logging.WARNING)
+        carried = {name: os.environ[name] for name in (logs.ENVIRONMENT,) if name in os.environ}
+        ray.init(runtime_env={"env_vars": chosen | carried}, log_to_driver=False, logging_level=logging.WARNING)
     else:
         ray.init(
             num_cpus=num_cpus,

@@ -6,7 +6,7 @@ import logging
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,7 +100,8 @@ def make_version(
     declaration or the data make impossible.
     """
     spec = declaration.spec.with_settings(tuned) if tuned else declaration.spec
-    watch, metrics = Stopwatch(), JobMetrics(spec.name)
+    metrics = JobMetrics(spec.name)
+    watch = Stopwatch(metrics.took)
     rows = Rows.of(declaration, workspace, watch)
     metrics.prepared(rows.prepared.rows, rows.prepared.quarantined)
     run = run or run_name(rows.prepared, spec)
@@ -178,10 +179,11 @@ def publish(
 
 
 class Stopwatch:
-    """Seconds by step, told as they pass."""
+    """Seconds by step, told as they pass, to `took` as well."""
 
-    def __init__(self) -> None:
+    def __init__(self, took: Callable[[str, float], None] | None = None) -> None:
         self.seconds: dict[str, float] = {}
+        self._took = took
 
     @contextmanager
     def __call__(self, step: str) -> Iterator[None]:
@@ -190,6 +192,8 @@ class Stopwatch:
         yield
         self.seconds[step] = round(time.perf_counter() - begin, 3)
         log.info("%s: %.1f s", step, self.seconds[step])
+        if self._took is not None:
+            self._took(step, self.seconds[step])
 
 
 @dataclass(frozen=True)

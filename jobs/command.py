@@ -5,9 +5,11 @@ import datetime as dt
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from app import logs
 from app.declaration import Declaration, read
 from app.spec import Duration
 from app.types import UserError
@@ -38,10 +40,18 @@ def main(job: Job, description: str, extend: Callable[[argparse.ArgumentParser],
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     for chatter in ("mlflow", "alembic", "ray", "matplotlib"):
         logging.getLogger(chatter).setLevel(logging.WARNING)
+    role, as_json = f"jobs.{Path(sys.argv[0]).stem}", False
     try:
-        job(read(arguments.declaration, arguments.overrides), Workspace.open(arguments.workspace), arguments)
+        as_json = logs.set_up(role)
+        with logs.printed_as_lines(role):
+            declaration = read(arguments.declaration, arguments.overrides)
+            logs.set_up(role, declaration.spec.name)
+            job(declaration, Workspace.open(arguments.workspace), arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if as_json:
+            logging.getLogger(role).log(logging.ERROR, "%s", error)
+        else:
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 

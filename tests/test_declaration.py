@@ -36,6 +36,24 @@ def mistakes(file: Path, text: str, *overrides: str) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
+@pytest.mark.parametrize(
+    "address", ["javascript:alert(1)", "https://user:secret@mlflow.example.com/", "mlflow.example.com", "ftp://a/b"]
+)
+def test_a_page_to_link_to_is_one_that_a_browser_opens_and_holds_no_password(file: Path, address: str) -> None:
+    [said] = mistakes(file, f"{SMALLEST}serve:\n  links:\n    MLflow: {address}\n")
+    assert said.startswith("f.yaml:6:13: serve.links.MLflow: found text")
+    assert said.endswith("allowed: an http(s) address, without user and password")
+
+
+def test_pages_to_link_to_keep_their_order(file: Path) -> None:
+    links = {
+        "MLflow": "http://127.0.0.1:5000/#/models/flights",
+        "Grafana": "https://grafana.example.com/d/evertrue?x=1",
+    }
+    file.write_text(f"{SMALLEST}serve: {{links: {json.dumps(links)}}}\n")
+    assert list(read(file).spec.serve.links.items()) == list(links.items())
+
+
 def test_name_target_and_source_are_enough(file: Path) -> None:
     file.write_text(SMALLEST)
     declaration = read(file)

@@ -1,11 +1,13 @@
 """Figures are counted exactly, handed over in bounded pieces, and named by Prometheus' rules."""
 
 import asyncio
+import logging
 import re
 import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,12 +19,30 @@ from app.telemetry import (
     DURATION_BOUNDS,
     MAX_SERIES,
     METRICS,
-    REQUESTS,
     JobMetrics,
+    LoopMetrics,
+    LoopState,
     Metric,
     RaySink,
     ServingMetrics,
+    count_messages,
 )
+from app.telemetry.names import GROUPS, REFUSED, REQUESTS, table
+
+TAGS = {
+    "model",
+    "version",
+    "outcome",
+    "reason",
+    "verdict",
+    "kind",
+    "le",
+    "step",
+    "status",
+    "stream",
+    "level",
+    "logger",
+}
 
 
 class Ledger:
@@ -61,10 +81,11 @@ def test_every_metric_has_a_name_a_unit_and_bounded_tags() -> None:
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     for metric in METRICS:
         assert re.fullmatch(r"evertrue_[a-z_]+", metric.name)
+        assert metric.kind in ("counter", "gauge")
         assert metric.name.endswith("_total") == (metric.kind == "counter")
         assert metric.description.endswith(".")
         assert metric.tags[0] == "model"
-        assert set(metric.tags) <= {"model", "version", "outcome", "reason", "verdict", "kind", "le"}
+        assert set(metric.tags) <= TAGS
 
 
 @given(st.lists(st.tuples(st.sampled_from(["ok", "malformed", "not-ready"]), st.floats(0, 100))), st.integers(1, 5))
@@ -152,7 +173,7 @@ def test_the_first_record_after_a_flush_arranges_the_next_one() -> None:
 
 
 def test_the_event_loop_flushes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.telemetry.FLUSH_SECONDS", 0.001)
+    monkeypatch.setattr("app.telemetry.serving.FLUSH_SECONDS", 0.001)
     ledger = Ledger()
 
     async def answer() -> None:
@@ -166,6 +187,76 @@ def test_the_event_loop_flushes_by_itself(monkeypatch: pytest.MonkeyPatch) -> No
     assert ledger.counters["evertrue_requests_total", "flights", "ok"] == 1
 
 
+def test_the_kept_reference_of_metrics_is_the_generated_one() -> None:
+    kept = Path(__file__).parents[1] / "docs" / "metrics.md"
+    assert kept.read_text() == table(), "python -m app.telemetry > docs/metrics.md"
+    assert all(f"`ray_{metric.name}`" in table() for metric in METRICS)
+    assert sum(map(len, GROUPS.values())) == len(METRICS)
+
+
+def test_a_replica_shows_which_line_up_it_follows_and_shows_it_again() -> None:
+    ledger = Ledger()
+    metrics = recorder(ledger)
+    metrics.model_version("7")
+    metrics.line_up(3, 0.25)
+    shown = {("evertrue_lineup_generation", "flights"): 3, ("evertrue_challenger_share_ratio", "flights"): 0.25}
+    assert ledger.gauges.items() >= shown.items()
+    ledger.gauges.clear()
+    metrics.flush()
+    assert ledger.gauges.items() >= shown.items()
+
+
+def test_what_is_written_into_the_journal_is_counted_by_stream() -> None:
+    ledger = Ledger()
+    metrics = recorder(ledger)
+    metrics.written("labels", 5)
+    metrics.written("labels", 2)
+    metrics.unwritten("predictions")
+    metrics.flush()
+    assert ledger.counters == {
+        ("evertrue_journal_rows_total", "flights", "labels"): 7,
+        ("evertrue_journal_failed_writes_total", "flights", "predictions"): 1,
+    }
+
+
+def test_the_loop_shows_what_it_knows_and_repeats_it() -> None:
+    ledger = Ledger()
+    metrics = LoopMetrics("flights", ledger)
+    metrics.repeat()
+    assert not ledger.gauges
+    state = LoopState(turned=1e9, interval=5, step=3, findings={"drift": 0, "fault": 2}, loss={"expected": None})
+    metrics.show(state)
+    expected = {
+        ("evertrue_loop_turn_timestamp_seconds", "flights"): 1e9,
+        ("evertrue_loop_interval_seconds", "flights"): 5,
+        ("evertrue_journal_step", "flights"): 3,
+        ("evertrue_pages_waiting", "flights"): 0,
+        ("evertrue_findings_open", "flights", "drift"): 0,
+        ("evertrue_findings_open", "flights", "fault"): 2,
+    }
+    assert ledger.gauges == expected
+    ledger.gauges.clear()
+    metrics.repeat()
+    assert ledger.gauges == expected
+
+
+def test_warnings_and_errors_of_ours_are_counted_once_by_logger() -> None:
+    ledger, forgotten = Ledger(), Ledger()
+    count_messages("flights", forgotten)
+    count_messages("flights", ledger)
+    logging.getLogger("app.workspace.store").warning("the store is away")
+    logging.getLogger("app.decisions.actor").error("a turn failed")
+    logging.getLogger("app.decisions.actor").info("a turn")
+    logging.getLogger("elsewhere").warning("not ours")
+    name = "evertrue_log_messages_total"
+    assert ledger.counters == {
+        (name, "flights", "warning", "app.workspace.store"): 1,
+        (name, "flights", "error", "app.decisions.actor"): 1,
+    }
+    assert not forgotten.counters
+    logging.getLogger("app").handlers.clear()
+
+
 def test_jobs_report_their_work() -> None:
     ledger = Ledger()
     metrics = JobMetrics("flights", ledger)
@@ -173,7 +264,12 @@ def test_jobs_report_their_work() -> None:
     metrics.trained(12_345.6)
     metrics.judged(True)
     metrics.judged(False)
+    metrics.took("train", 2.5)
+    metrics.took("train", 0.5)
+    metrics.scored(40, 0)
     assert ledger.counters == {
+        ("evertrue_step_seconds_total", "flights", "train"): 3,
+        ("evertrue_table_rows_total", "flights", "scored"): 40,
         ("evertrue_prepared_rows_total", "flights"): 100,
         ("evertrue_quarantined_rows_total", "flights", "origin: not allowed"): 2,
         ("evertrue_gate_verdicts_total", "flights", "pass"): 1,
@@ -200,6 +296,24 @@ def test_the_number_of_series_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(seen) == MAX_SERIES + 1
     assert seen["other"] == 2 * MAX_SERIES
     assert seen["code-0"] == 2
+
+
+def test_not_even_names_that_a_client_chooses_are_without_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[tuple[str, ...]] = set()
+
+    class Fake:
+        def __init__(self, name: str, description: str, tag_keys: tuple[str, ...]) -> None:
+            pass
+
+        def inc(self, value: float, tags: dict[str, str]) -> None:
+            seen.add(tuple(tags.values()))
+
+    monkeypatch.setattr("ray.util.metrics.Counter", Fake)
+    sink = RaySink()
+    for i in range(4 * MAX_SERIES):
+        sink.add(REFUSED, 1, f"name-{i}", "503")
+    assert len(seen) <= 2 * MAX_SERIES + 1
+    assert ("other", "other") in seen
 
 
 @pytest.mark.ray

@@ -9,6 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from app import logs
 from app.decisions.alerts import Alerts, webhook_of
 from app.decisions.carried import Carried, fingerprint
 from app.decisions.keeper import Keeper, Rooms
@@ -20,7 +21,7 @@ from app.declaration import Declaration
 from app.journal.steps import Journal
 from app.monitor.state import Monitor
 from app.registry import Registry
-from app.telemetry import LoopMetrics
+from app.telemetry import REPEAT_SECONDS, LoopMetrics, count_messages
 from app.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -70,9 +71,16 @@ class DriftActor:
                 log.exception("a turn of the loop failed")
                 self._facts["error"] = f"{type(error).__name__}: {error}"
                 self._report(keeper, error)
-            self._stopped.wait(self._interval)
+            self._rest(keeper)
         if keeper is not None:
             keeper.close()
+
+    def _rest(self, keeper: Keeper | None) -> None:
+        """Wait for the next turn; metrics are forgotten where nobody repeats them."""
+        end = time.monotonic() + self._interval
+        while (left := end - time.monotonic()) > 0 and not self._stopped.wait(min(left, REPEAT_SECONDS)):
+            if keeper is not None:
+                keeper.rest()
 
     def _report(self, keeper: Keeper | None, error: Exception) -> None:
         if keeper is not None:
@@ -82,7 +90,10 @@ class DriftActor:
                 log.exception("nor can the failure be reported")
 
     def _keeper(self) -> Keeper:
+        logs.set_up("actor")
         declaration = self._carried.read()
+        logs.set_up("actor", declaration.spec.name)
+        count_messages(declaration.spec.name)
         self._interval = declaration.spec.drift.interval.total_seconds()
         rooms = furnish(declaration, Workspace.open(self._workspace), self._webhook)
         return Keeper(rooms)

@@ -17,6 +17,7 @@ from app.decisions.ledger import Draft, Entry, Ledger, newest, pages
 from app.decisions.outcomes import probed, retrained
 from app.decisions.policy import decide, note
 from app.decisions.rollout import advance, by_hand, lineup_of
+from app.decisions.shown import shown
 from app.decisions.situation import CHAMPIONS, Situation, link, look
 from app.decisions.snapshots import Snapshots
 from app.decisions.status import degraded, describe
@@ -96,6 +97,11 @@ class Keeper:
         self._publish(monitor)
         self._tidy(monitor)
         self._rooms.metrics.turned("ok")
+        self._show()
+
+    def rest(self) -> None:
+        """Tell the metrics once more what they were told last: a turn may be far away."""
+        self._rooms.metrics.repeat()
 
     def failed(self, error: Exception) -> None:
         """Report a turn that failed. Raises OSError where not even that can be written."""
@@ -197,7 +203,8 @@ class Keeper:
             entry = self._rooms.ledger.append(draft, situation.now)
             if entry.number > before:
                 log.info("%s %s: %s", entry.at[:16], entry.kind, entry.reason)
-                self._rooms.metrics.decided(entry.kind, pages(entry))
+                if pages(entry):
+                    self._rooms.metrics.paged(entry.kind)
 
     # ---- what is done ----------------------------------------------------------------------------------------
 
@@ -247,6 +254,10 @@ class Keeper:
             measured = measure(monitor, stage, situation, self._spec.gate.confidence)
         self._report = monitor.report() | describe(self._spec, situation, entries, stage, measured)
         write_bytes(self._status_uri, msgspec.json.encode(self._report))
+
+    def _show(self) -> None:
+        rooms, interval = self._rooms, self._spec.drift.interval.total_seconds()
+        rooms.metrics.show(shown(self._report, rooms.ledger.entries(), interval, rooms.alerts.waiting, rooms.clock()))
 
     def _tidy(self, monitor: Monitor) -> None:
         """Keep a snapshot now and then, and delete rows past their retention."""

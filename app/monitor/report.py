@@ -39,7 +39,7 @@ def report(model: str, state: "State", subject: Subject | None) -> dict[str, Any
         },
         "labels": _labels(state.outcomes)
         | {"newest": None if state.newest_label is None else _iso(state.newest_label)},
-        "loss": {"expected": expected, "days": losses},
+        "loss": {"expected": expected, "lately": lately, "days": losses},
         "features": _features(state, subject) if subject else [],
         "findings": [_finding(finding) for finding in state.open[-_FINDINGS:]],
     }

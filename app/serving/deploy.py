@@ -19,22 +19,24 @@ from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig, BackpressureConfig, HTTPOptions
 from ray.serve.schema import LoggingConfig
 
+from app import logs
 from app.journal.writer import SegmentWriter
 from app.lineup import FILE, Answering, Lineup, read_lineup, write_lineup
 from app.model.bundle import open_bundle
+from app.serving.counted import counted
 from app.serving.endpoint import Endpoint
 from app.serving.following import Follower
 from app.serving.interpreter import prepare
 from app.serving.loaded import Loaded, Standing
 from app.serving.recorder import Recorder
+from app.serving.requests import facts
 from app.spec import Spec
-from app.telemetry import ServingMetrics
+from app.telemetry import ServingMetrics, count_messages
 from app.types import UserError
 from app.workspace import Workspace, join
 
 READY_SECONDS = 120.0
 """Longest time a deployed version may take until it answers."""
-LOGGING = LoggingConfig(log_level="WARNING", enable_access_log=False)
 
 
 class ServiceArgs(BaseModel):
@@ -60,7 +62,9 @@ class Service:
         folder = join(root, self._spec.name)
         metrics = ServingMetrics(self._spec.name)
         replica = serve.get_replica_context().replica_id.unique_id
-        write = SegmentWriter(join(folder, "journal"), replica).write
+        logs.set_up("replica", self._spec.name, facts, replica=replica)
+        count_messages(self._spec.name)
+        write = counted(SegmentWriter(join(folder, "journal"), replica).write, metrics, loop.call_soon_threadsafe)
 
         def dropped(rows: int) -> None:
             loop.call_soon_threadsafe(metrics.dropped, rows)
@@ -93,6 +97,12 @@ class Service:
         return self._endpoint
 
 
+def logging_config() -> LoggingConfig:
+    """Return how Serve itself logs: in its own words, as JSON where ours is."""
+    encoding = "JSON" if logs.wants_json() else "TEXT"
+    return LoggingConfig(log_level="WARNING", enable_access_log=False, encoding=encoding)
+
+
 def build_app(args: ServiceArgs) -> Application:
     """Describe the application; also the `import_path` of a Serve config file (cluster/serve.yaml)."""
     spec = _champions(args) if args.spec is None else Spec.model_validate(args.spec)
@@ -114,7 +124,7 @@ def build_app(args: ServiceArgs) -> Application:
         max_queued_requests=serving.max_queued_requests,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
         ray_actor_options={"num_cpus": serving.cpus_per_replica, "num_gpus": 1 if use_gpu else 0},
-        logging_config=LOGGING,
+        logging_config=logging_config(),
         version=_code_version(spec),
         _internal=True,  # Serve would draw a random version, and replace every replica at every deployment
     ).bind(spec.dump(), args.workspace, use_gpu)
@@ -159,7 +169,7 @@ def deploy(spec: Spec, workspace: Workspace, bundle: str, version: str) -> str:
                 ) from None
     generation = appoint(workspace.uri(spec.name, FILE), Answering(version, bundle))
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=LOGGING)
+    serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=logging_config())
     application = build_app(ServiceArgs(workspace=workspace.root, name=spec.name, spec=spec.dump()))
     serve.run(application, name=spec.name, route_prefix=f"/{spec.name}")
     _wait(spec, generation)

@@ -4,6 +4,7 @@ Plain ASGI, because a framework's routing costs more than the prediction; the do
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -21,8 +22,11 @@ from app.serving.pages import Pages
 from app.serving.predict import Predictor
 from app.serving.problems import CONTENT_TYPE, Problem
 from app.serving.recorder import Recorder, Write
+from app.serving.requests import begin, request_id
 from app.spec import Spec
 from app.telemetry import ServingMetrics
+
+log = logging.getLogger(__name__)
 
 _POSTS = ("/predict", "/labels")
 _RETRY_AFTER = (b"retry-after", b"5")  # seconds: about what a store or a disk needs, and no stampede
@@ -69,6 +73,7 @@ class Endpoint:
         self._predictor.take(standing)
         self._standing = standing
         self.metrics.model_version(standing.champion.version)
+        self.metrics.line_up(standing.generation, standing.share)
 
     @property
     def standing(self) -> Standing | None:
@@ -81,10 +86,13 @@ class Endpoint:
             await self._lifespan(receive, send)
             return
         started = time.perf_counter()
+        begin(scope)
         try:
             answer = await self._answer(scope, receive)
         except Problem as problem:
-            answer = Answer(problem.status, CONTENT_TYPE, problem.body(), problem.code)
+            if problem.status >= 500:
+                log.info("%d %s: %s", problem.status, problem.code, problem)
+            answer = Answer(problem.status, CONTENT_TYPE, problem.body(request_id(scope["headers"])), problem.code)
         headers = [
             (b"content-type", answer.content_type.encode()),
             (b"content-length", b"%d" % len(answer.body)),

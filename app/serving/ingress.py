@@ -7,9 +7,12 @@ from starlette.middleware import Middleware
 
 from app.serving.asgi import ASGIApp, Message, Receive, Scope, Send
 from app.serving.problems import CONTENT_TYPE, Problem
+from app.serving.requests import HEADER, request_id
+from app.telemetry import RaySink, Sink
+from app.telemetry.names import REFUSED
 
 _NO_DISCONNECT_WATCH = (b"x-request-disconnect-disabled", b"?1")
-_REQUEST_ID = b"x-request-id"
+_COUNTED = (408, 429, 503)  # of services that there are; what else is asked for has any name
 _PLAIN = {
     404: ("not-found", "no service has this address"),
     408: ("timeout", "the request took too long"),
@@ -22,11 +25,14 @@ class Ingress:
     """Spares short requests Serve's watch for a client that hangs up, and makes Serve's own refusals problems.
 
     The watch costs two tasks a request (8-20 % of the requests/s); a prediction is over before it could help.
-    Requests without an id get one that is counted, not drawn at random as Serve would: cheaper, and as unique.
+    Requests without an id, or with one that is none, get one that is counted, not drawn at random as Serve would:
+    cheaper, and as unique. Serve gives it back as a header of the answer.
+    Refusals are counted here: Serve does not count those of a replica that is asked without its proxy.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, sink: Sink | None = None) -> None:
         self._app = app
+        self._sink = RaySink() if sink is None else sink
         self._here = os.urandom(8).hex().encode()
         self._requests = itertools.count(1)
 
@@ -36,8 +42,9 @@ class Ingress:
             await self._app(scope, receive, send)
             return
         headers = scope["headers"]
-        if not any(name == _REQUEST_ID for name, _ in headers):
-            headers = [*headers, (_REQUEST_ID, b"%s-%x" % (self._here, next(self._requests)))]
+        if request_id(headers) is None:
+            named = (HEADER, b"%s-%x" % (self._here, next(self._requests)))
+            headers = [*(one for one in headers if one[0] != HEADER), named]
         scope["headers"] = [*headers, _NO_DISCONNECT_WATCH]
         replaced = False
 
@@ -47,7 +54,9 @@ class Ingress:
                 headers = dict(message["headers"])
                 if headers.get(b"content-type", b"").startswith(b"text/plain"):
                     replaced = True
-                    body = Problem(message["status"], *_PLAIN[message["status"]]).body()
+                    self._count(scope["path"], message["status"])
+                    problem = Problem(message["status"], *_PLAIN[message["status"]])
+                    body = problem.body(request_id(scope["headers"]))
                     headers |= {b"content-type": CONTENT_TYPE.encode(), b"content-length": b"%d" % len(body)}
                     await send({**message, "headers": list(headers.items())})
                     await send({"type": "http.response.body", "body": body})
@@ -56,6 +65,10 @@ class Ingress:
                 await send(message)
 
         await self._app(scope, receive, translate)
+
+    def _count(self, path: str, status: int) -> None:
+        if status in _COUNTED:
+            self._sink.add(REFUSED, 1, path.strip("/").partition("/")[0], str(status))
 
 
 def middlewares() -> list[Middleware]:

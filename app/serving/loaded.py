@@ -49,6 +49,7 @@ class Loaded:
             "features": {name: fields.kind(name) for name in bundle.plan.names},
             "metrics": bundle.metrics,
             "device": runtime.device,
+            "links": [{"name": name, "address": address} for name, address in spec.serve.links.items()],
         }
         documents = {
             "openapi.json": ("application/json", msgspec.json.encode(openapi(spec, fields, model))),

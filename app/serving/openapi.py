@@ -212,6 +212,7 @@ def _problem() -> dict[str, Any]:
             "field": text,
             "found": {},
             "allowed": text,
+            "request_id": {**text, "description": "The X-Request-ID that was sent, or the one it was given"},
         },
         "required": ["type", "title", "status", "detail"],
     }

@@ -54,9 +54,10 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
         if found is not None or allowed is not None:
             self.document["found"] = _short(found)
 
-    def body(self) -> bytes:
-        """Return the document as JSON."""
-        return msgspec.json.encode(self.document)
+    def body(self, request_id: str | None = None) -> bytes:
+        """Return the document as JSON, with the request's id where it has one."""
+        named = {} if request_id is None else {"request_id": request_id}
+        return msgspec.json.encode(self.document | named)
 
 
 def _short(value: object) -> object:

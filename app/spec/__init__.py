@@ -11,12 +11,13 @@ from app.spec.search import Choice, Compress, Quantisation, Range, Searched, Stu
 from app.spec.section import Conflict, ConflictError, Section
 from app.spec.service import Gate, Serve
 from app.spec.table import CategoryFeature, Data, Feature, NumberFeature, Quality, Rule, Split, Task
-from app.spec.values import DURATION, MOMENT, NAME, Column, Duration, Moment, Value, write_duration
+from app.spec.values import DURATION, MOMENT, NAME, WEB_ADDRESS, Column, Duration, Moment, Value, write_duration
 
 __all__ = [
     "DURATION",
     "MOMENT",
     "NAME",
+    "WEB_ADDRESS",
     "Alerts",
     "Budget",
     "CategoryFeature",

@@ -2,12 +2,12 @@
 
 import datetime as dt
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from app.spec.section import Conflict, Section
-from app.spec.values import Column, PositiveDuration
+from app.spec.values import Column, PositiveDuration, WebAddress
 
 
 class Gate(Section):
@@ -63,6 +63,12 @@ class Serve(Section):
     use_gpu: Literal["auto"] | bool = Field(
         False,
         description="Answer on GPUs; `auto` when the cluster has any. A small network is faster without.",
+    )
+    links: dict[Annotated[str, Field(min_length=1, max_length=30)], WebAddress] = Field(
+        default_factory=dict,
+        max_length=8,
+        description="Pages that the console links to, by name: where Grafana, MLflow or Ray's dashboard can be seen.",
+        examples=[{"MLflow": "https://mlflow.example.com/"}],
     )
 
     def conflicts(self) -> Iterator[Conflict]:

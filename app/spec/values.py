@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Wi
 
 DURATION = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d|w)$"
 MOMENT = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:\d{2})?)?$"
+WEB_ADDRESS = r"^https?://[^\s/@]+(/\S*)?$"
 NAME = r"^[a-z][a-z0-9-]{0,62}$"
 
 _MICROSECONDS = {
@@ -82,6 +83,9 @@ PositiveDuration = Annotated[Duration, AfterValidator(_longer_than_nothing)]
 
 Moment = Annotated[dt.datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "pattern": MOMENT})]
 """A date or date and time, ISO 8601; UTC when it names no zone."""
+
+WebAddress = Annotated[str, Field(pattern=WEB_ADDRESS, max_length=500)]
+"""A page that a browser opens; without user and password, for whoever sees it is shown it."""
 
 Zone = Annotated[str, AfterValidator(_zone)]
 """An IANA time zone's name."""

@@ -48,6 +48,27 @@ def test_each_state_is_told_in_word_sentence_shape_and_title(state, visit, servi
     assert page.locator("#health-icon path").get_attribute("d")
 
 
+def test_other_pages_of_the_service_are_linked_and_nothing_else_is_taken_for_one(visit, service, flights):
+    documents = flights()
+    documents["model"]["links"] = [
+        {"name": "MLflow", "address": "https://mlflow.example.com/#/models/flights"},
+        {"name": HOSTILE, "address": "http://127.0.0.1:3000/d/evertrue"},
+        {"name": "trap", "address": "javascript:pwned=1"},
+        {"name": "nothing"},
+        "rubbish",
+    ]
+    service.show(documents)
+    page = visit().open(service)
+    links = page.locator("#links a")
+    expect(links).to_have_text(["MLflow", HOSTILE])
+    assert links.first.get_attribute("href") == "https://mlflow.example.com/#/models/flights"
+    assert links.first.get_attribute("rel") == "noopener noreferrer"
+    assert page.evaluate("window.pwned") is None
+    documents["model"]["links"] = None
+    service.show(documents)
+    expect(visit().open(service).locator("#links")).to_be_hidden()
+
+
 def test_states_differ_in_shape_not_in_colour_alone(visit, service, flights):
     one = visit()
     page = one.open(service)

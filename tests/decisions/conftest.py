@@ -178,7 +178,15 @@ class Monitor:
         return msgspec.json.encode(self.folded)
 
     def report(self):
-        return {"step": self.state.step}
+        labels = dict.fromkeys(("joined", "waiting", "unmatched", "duplicates", "late", "unusable"), 0)
+        return {
+            "step": self.state.step,
+            "as_of": None,
+            "labels": labels | {"coverage": None},
+            "loss": {"expected": 0.5, "lately": None, "days": []},
+            "features": [],
+            "findings": [],
+        }
 
 
 class Work:
@@ -240,7 +248,12 @@ class World:
         self.restart()
 
     def restart(self):
-        metrics = LoopMetrics("rides", SimpleNamespace(add=lambda *_: None, set=lambda *_: None))
+        self.gauges: dict[tuple[str, ...], float] = {}
+
+        def show(metric, value, *tags):
+            self.gauges[metric.name, *tags] = value
+
+        metrics = LoopMetrics("rides", SimpleNamespace(add=lambda *_: None, set=show))
         ledger = Ledger.open(self.workspace, "rides")
         versions = SimpleNamespace(
             registry=lambda: self.registry, known_until=lambda uri: START, broken=lambda uri: self.broken

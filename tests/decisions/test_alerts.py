@@ -8,7 +8,8 @@ import pytest
 
 from app.decisions.alerts import STALE, Alerts, webhook_of
 from app.decisions.ledger import Draft, Ledger
-from app.telemetry import PAGES_FAILED, LoopMetrics
+from app.telemetry import LoopMetrics
+from app.telemetry.names import PAGES_FAILED
 from app.types import UserError
 from app.workspace import Workspace
 

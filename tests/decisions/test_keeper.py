@@ -47,6 +47,25 @@ def test_the_report_tells_a_probe_from_a_retraining_and_how_often_turns_come(mak
     assert world.status()["retrain"] is None
 
 
+def test_metrics_show_the_whole_ledger_also_after_a_restart_and_again_between_two_turns(make_world):
+    world = make_world()
+    world.live(12)
+    entries, newest = "evertrue_ledger_entries", "evertrue_ledger_newest_timestamp_seconds"
+    world.restart()
+    world.time += 60
+    world.keeper.turn()
+    assert world.gauges[entries, "rides", "stage"] == 2
+    assert world.gauges[entries, "rides", "rollback"] == 0
+    assert world.gauges[newest, "rides", "promote"] == world.entries[-1].written_ms / 1000
+    assert (newest, "rides", "rollback") not in world.gauges
+    assert world.gauges["evertrue_champion_version", "rides"] == 2
+    assert world.gauges["evertrue_loop_turn_timestamp_seconds", "rides"] == world.time
+    before = dict(world.gauges)
+    world.gauges.clear()
+    world.keeper.rest()
+    assert world.gauges == before
+
+
 def bombed(world, monkeypatch):
     for module, name in (
         (app.decisions.ledger, "create_bytes"),

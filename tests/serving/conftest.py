@@ -183,3 +183,9 @@ def version() -> Callable[..., Loaded]:
 def plans() -> dict[str, FeaturePlan]:
     """Return one plan a task."""
     return {task: replace(PLAN, target=target) for task, target in TARGETS.items()}
+
+
+@pytest.fixture
+def counts() -> Counted:
+    """Return a sink for metrics."""
+    return Counted()

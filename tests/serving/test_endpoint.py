@@ -166,7 +166,7 @@ def test_the_pages_around_it_tell_what_answers(endpoint: Endpoint, bundle: Bundl
         "fault": None,
     }
     model = ask(endpoint, "GET", "/rides/model").json()
-    assert (model["bundle"], model["classes"]) == (bundle.version_id, [False, True])
+    assert (model["bundle"], model["classes"], model["links"]) == (bundle.version_id, [False, True], [])
     assert model["metrics"]["model"]["overall"]["auc"] > 0.6
     docs = ask(endpoint, "GET", "/rides/docs")
     assert "<code>passengers</code>" in docs.text

@@ -8,6 +8,7 @@ import { recolour, renderCharts } from "./charts.js";
 import { renderDecisions } from "./decisions.js";
 import { renderFacts, renderHealth } from "./health.js";
 import { renderLabels, renderVersions } from "./versions.js";
+import { renderLinks } from "./links.js";
 import { renderMoved } from "./features.js";
 import { renderRollout } from "./rollout.js";
 
@@ -43,6 +44,7 @@ function heard(answers) {
 function render(status, decisions, model, ready, silent) {
   renderHealth(status, model, ready, silent);
   renderFacts(status, model);
+  renderLinks(model);
   renderRollout(status, model);
   renderCharts(status, decisions);
   renderMoved(status);
