@@ -3,12 +3,14 @@
 import argparse
 import datetime as dt
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from app.declaration import Declaration
+from app.keys import ENVIRONMENT
 from app.replay import DAY, Client, Replay, read_arrivals
 from app.types import UserError
 from app.workspace import Workspace
@@ -28,9 +30,10 @@ def replay(declaration: Declaration, _: Workspace, arguments: argparse.Namespace
         or f"http://{declaration.spec.serve.host}:{declaration.spec.serve.port}/{declaration.spec.name}"
     )
     arrivals = read_arrivals(declaration, arguments.source, arguments.known, arguments.delay)
-    client = Client(address)
+    key = os.environ.get(ENVIRONMENT)
+    client = Client(address, key)
     sending = Replay(client, arrivals)
-    sending.run(arguments.pace, Watch(Client(address).get))
+    sending.run(arguments.pace, Watch(Client(address, key).get))
     log.info(
         "%s requests, %s rows, %s labels, %s failed",
         *map("{:,}".format, (client.sent, client.rows, sending.labels_sent, client.failed)),
@@ -110,7 +113,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _extend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="table to replay: the declaration's features, key, time and target")
-    parser.add_argument("--address", help="the service (default: where the declaration says it is)")
+    parser.add_argument(
+        "--address", help="the service (default: where the declaration says it is); its key: $EVERTRUE_KEY"
+    )
     add_arguments(parser)
 
 

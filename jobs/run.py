@@ -3,12 +3,14 @@
 import argparse
 import json
 import logging
+import os
 import time
 from typing import Any
 
 from app.cluster import connect
 from app.data.features import TargetColumn
 from app.declaration import Declaration
+from app.keys import ENVIRONMENT
 from app.model.bundle import open_bundle
 from app.model.contents import Evaluation
 from app.pipeline import Stopwatch, TrainedVersion, train_version
@@ -48,10 +50,11 @@ def run(declaration: Declaration, workspace: Workspace, arguments: argparse.Name
         address = deploy(declaration.spec, workspace, first.bundle, str(first.number))
         actor.start(declaration, workspace)
     log.info("answering at %s; %s rows arrive from now on", address, f"{arrivals.table.num_rows:,}")
-    client = Client(address)
+    key = os.environ.get(ENVIRONMENT)
+    client = Client(address, key)
     replay = Replay(client, arrivals)
     with watch("replay"):
-        replay.run(arguments.pace, Watch(Client(address).get))
+        replay.run(arguments.pace, Watch(Client(address, key).get))
     with watch("settle"):
         status = _settle(client, replay.labels_sent)
     actor.stop(spec.name)

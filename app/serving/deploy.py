@@ -8,6 +8,7 @@ import json
 import logging
 import socket
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,21 +20,25 @@ from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig, BackpressureConfig, HTTPOptions
 from ray.serve.schema import LoggingConfig
 
+from app import keys
 from app.journal.writer import SegmentWriter
 from app.lineup import FILE, Answering, Lineup, read_lineup, write_lineup
 from app.model.bundle import open_bundle
 from app.serving.endpoint import Endpoint
 from app.serving.following import Follower
+from app.serving.guard import Guard
 from app.serving.interpreter import prepare
+from app.serving.keyring import Keyring
 from app.serving.loaded import Loaded, Standing
 from app.serving.recorder import Recorder
-from app.spec import Spec
+from app.spec import Serve, Spec
 from app.telemetry import ServingMetrics
 from app.types import UserError
 from app.workspace import Workspace, join
 
 READY_SECONDS = 120.0
 """Longest time a deployed version may take until it answers."""
+log = logging.getLogger(__name__)
 LOGGING = LoggingConfig(log_level="WARNING", enable_access_log=False)
 
 
@@ -76,17 +81,26 @@ class Service:
         self._recorder = Recorder(self._spec.journal, write, replica, dropped)
         self._follower = Follower(join(folder, FILE), self._load, take, fault)
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
-        self._endpoint = Endpoint(self._spec, executor, metrics, self._recorder, write, folder, self._close)
+        self._following: list[Follower | Keyring] = [self._follower]
+        guard = None
+        if self._spec.serve.needs_keys:
+            keyring = Keyring(join(folder, keys.FILE))
+            keyring.first()
+            guard = Guard(keyring, self._spec.name)
+            self._following.append(keyring)
+        self._endpoint = Endpoint(self._spec, executor, metrics, self._recorder, write, folder, self._close, guard)
         self._endpoint.swap(self._follower.first())
         prepare()
         self._recorder.start()
-        self._follower.start()
+        for following in self._following:
+            following.start()
 
     def _load(self, version: Answering) -> Loaded:
         return Loaded.of(open_bundle(version.bundle), self._spec, version.version, self._use_gpu)
 
     def _close(self) -> None:
-        self._follower.close()
+        for following in self._following:
+            following.close()
         self._recorder.close()
 
     def __serve_build_asgi_app__(self) -> Endpoint:
@@ -143,11 +157,13 @@ def _champions(args: ServiceArgs) -> Spec:
 def deploy(spec: Spec, workspace: Workspace, bundle: str, version: str) -> str:
     """Make a version champion, alone, and put the service up if it is not; return its address once it answers so.
 
-    Raises UserError for a bundle that cannot be opened, when the address is taken by another program, and when the
-    service does not answer with this version in time.
+    Raises UserError for a bundle or keys that cannot be opened, when the address is taken by another program, and when
+    the service does not answer with this version in time.
     """
     host, port = spec.serve.host, spec.serve.port
     open_bundle(bundle)
+    for warning in exposure(spec.serve, workspace.uri(spec.name, keys.FILE)):
+        log.warning("%s", warning)
     if not _serving():
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -164,6 +180,18 @@ def deploy(spec: Spec, workspace: Workspace, bundle: str, version: str) -> str:
     serve.run(application, name=spec.name, route_prefix=f"/{spec.name}")
     _wait(spec, generation)
     return f"http://{host}:{port}/{spec.name}"
+
+
+def exposure(serving: Serve, uri: str) -> Iterator[str]:
+    """Yield what whoever puts a service up should hear about who may ask it. Raises UserError for a file of no keys."""
+    if serving.needs_keys:
+        if not keys.read_keys(uri):
+            yield "requests need a key, and there is none yet: make one with `python -m jobs.keys DECLARATION --add NAME`"
+    elif not serving.on_loopback:
+        yield (
+            f"serve.keys is none: whoever reaches {serving.host}:{serving.port} may ask, read and, by its labels, teach "
+            "the model; something in front has to say who that is"
+        )
 
 
 def appoint(uri: str, champion: Answering) -> int:

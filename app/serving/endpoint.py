@@ -10,11 +10,13 @@ from concurrent.futures import Executor
 from functools import partial
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pyarrow as pa
 
 from app.journal.writer import LabelCommits
 from app.serving.asgi import Answer, Receive, Scope, Send
 from app.serving.bodies import JSON, content_type_and_length, read_body
+from app.serving.guard import Guard
 from app.serving.labels import LabelCodec, LabelDesk
 from app.serving.loaded import Standing
 from app.serving.pages import Pages
@@ -32,7 +34,7 @@ class Endpoint:
     """Answers HTTP for one declaration, with the versions last given to `swap`.
 
     `folder` is the service's in the workspace, `write` writes a segment of its journal; `closing` is called, on a
-    thread, when the server ends.
+    thread, when the server ends. Where there is a `guard`, all but /healthz and /readyz needs a key.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Endpoint:
         write: Write,
         folder: str,
         closing: Callable[[], None],
+        guard: Guard | None = None,
     ) -> None:
         self._spec = spec
         self._prefix = f"/{spec.name}"
@@ -51,6 +54,7 @@ class Endpoint:
         self._predictor = Predictor(spec, executor, metrics, recorder)
         self._write = write
         self._closing = closing
+        self._guard = guard
         self._standing: Standing | None = None
         self._documents: dict[str, tuple[str, bytes]] = {}
         self._commits: tuple[pa.Schema, LabelCommits] | None = None
@@ -84,7 +88,7 @@ class Endpoint:
         try:
             answer = await self._answer(scope, receive)
         except Problem as problem:
-            answer = Answer(problem.status, CONTENT_TYPE, problem.body(), problem.code)
+            answer = Answer(problem.status, CONTENT_TYPE, problem.body(), problem.code, problem.headers)
         headers = [
             (b"content-type", answer.content_type.encode()),
             (b"content-length", b"%d" % len(answer.body)),
@@ -104,6 +108,8 @@ class Endpoint:
         method = scope["method"]
         if page == "healthz":
             return Answer(200, JSON, b'{"status":"alive"}', "page")
+        if self._guard is not None and page != "readyz":
+            self._guard.admit(scope["headers"], page)
         if self._standing is None or self._labels is None:
             raise Problem(503, "not-ready", "no model is loaded yet")
         if page in ("predict", "labels"):
@@ -119,6 +125,11 @@ class Endpoint:
             raise Problem(404, "not-found", f"nothing at {scope['path']!r:.100}; there are {pages}")
         if method not in ("GET", "HEAD"):
             raise Problem(405, "method", f"found {method}, /{page} takes GET")
+        if (
+            page == "readyz" and self._guard is not None
+        ):  # a probe's, without a key: not who answers, nor what is wrong
+            ready = {"status": "ready", "generation": self._standing.generation}
+            return Answer(200, JSON, msgspec.json.encode(ready), "page")
         if page in self._documents:
             return Answer(200, *self._documents[page], "page")
         if not page and not path.endswith("/"):  # the page's own addresses are relative to the folder

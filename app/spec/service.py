@@ -1,6 +1,7 @@
 """What a version must prove before it serves, and how it answers."""
 
 import datetime as dt
+import ipaddress
 from collections.abc import Iterator
 from typing import Literal
 
@@ -45,6 +46,11 @@ class Serve(Section):
         "127.0.0.1", min_length=1, description="Address the endpoint listens on; loopback unless told otherwise."
     )
     port: int = Field(8000, ge=1, le=65535, description="Port the endpoint listens on.")
+    keys: Literal["auto", "required", "none"] = Field(
+        "auto",
+        description="Whether a request has to carry a key (`python -m jobs.keys` makes them). `auto`: as soon as `host` "
+        "is not loopback. `none` beyond loopback leaves it to something in front to say who may ask.",
+    )
     min_replicas: int = Field(1, ge=1, description="Fewest replicas.")
     max_replicas: int = Field(4, ge=1, description="Most replicas.")
     target_ongoing_requests: float = Field(
@@ -64,6 +70,19 @@ class Serve(Section):
         False,
         description="Answer on GPUs; `auto` when the cluster has any. A small network is faster without.",
     )
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether this machine alone reaches the endpoint."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether a request has to carry a key."""
+        return self.keys == "required" or (self.keys == "auto" and not self.on_loopback)
 
     def conflicts(self) -> Iterator[Conflict]:
         """Yield limits that could never be reached."""
