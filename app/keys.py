@@ -24,19 +24,25 @@ Scope: TypeAlias = Literal["predict", "labels", "read"]
 """What a key is good for: predictions; labels, which teach; and all that can be read, the console among it."""
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
+LEAST_RATE = 0.001
+
 _PREFIX = "evt_"  # by which scanners of code and logs know a key that somebody lost
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
 @dataclass(frozen=True)
 class Key:
-    """What is kept of a key: its name, the SHA-256 of it in hexadecimal digits, what it is good for and until when."""
+    """What is kept of a key: its name, the SHA-256 of it in hexadecimal digits, what it is good for and until when.
+
+    `rate` is how many rows a second each replica takes from it, any number where it is None.
+    """
 
     name: str
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     scopes: tuple[Scope, ...]
     created: Annotated[dt.datetime, msgspec.Meta(tz=True)]
     expires: Annotated[dt.datetime, msgspec.Meta(tz=True)] | None = None
+    rate: Annotated[float, msgspec.Meta(ge=LEAST_RATE)] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,9 @@ def read_keys(uri: str, patience: float = PATIENT) -> tuple[Key, ...]:
         raise UserError(f"{uri} holds no keys: {error}") from error
 
 
-def add_key(uri: str, name: str, scopes: tuple[Scope, ...], expires: dt.timedelta | None = None) -> tuple[Key, str]:
+def add_key(
+    uri: str, name: str, scopes: tuple[Scope, ...], expires: dt.timedelta | None = None, rate: float | None = None
+) -> tuple[Key, str]:
     """Make a key; return what is kept of it, and the key itself, which nobody can tell again.
 
     Raises UserError for a name that is taken or none, and for an end beyond the calendar.
@@ -80,7 +88,7 @@ def add_key(uri: str, name: str, scopes: tuple[Scope, ...], expires: dt.timedelt
         until = now + expires if expires is not None else None
     except OverflowError:
         raise UserError(f"a key cannot be good for {expires}: that is beyond the calendar") from None
-    key = Key(name, digest(secret.encode()).hex(), scopes, now, until)
+    key = Key(name, digest(secret.encode()).hex(), scopes, now, until, rate)
     _write(uri, (*before, key))
     return key, secret
 

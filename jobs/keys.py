@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from app.declaration import Declaration
-from app.keys import ENVIRONMENT, FILE, SCOPES, Scope, add_key, read_keys, revoke_key
+from app.keys import ENVIRONMENT, FILE, LEAST_RATE, SCOPES, Scope, add_key, read_keys, revoke_key
 from app.workspace import Workspace
 from jobs.command import main, parse_duration
 
@@ -14,7 +14,7 @@ def keys(declaration: Declaration, workspace: Workspace, arguments: argparse.Nam
     spec = declaration.spec
     uri = workspace.uri(spec.name, FILE)
     if arguments.add is not None:
-        kept, secret = add_key(uri, arguments.add, arguments.scopes, arguments.expires)
+        kept, secret = add_key(uri, arguments.add, arguments.scopes, arguments.expires, arguments.rate)
         until = f" until {kept.expires:%Y-%m-%d %H:%M} UTC" if kept.expires is not None else ""
         print(
             f"{kept.name}: good for {', '.join(kept.scopes)}{until}. This is the only time the key is shown; our own "
@@ -28,7 +28,9 @@ def keys(declaration: Declaration, workspace: Workspace, arguments: argparse.Nam
     else:
         for key in read_keys(uri):
             until = f"{key.expires:%Y-%m-%d %H:%M}" if key.expires is not None else "-"
-            print(f"{key.name:<24} {','.join(key.scopes):<20} made {key.created:%Y-%m-%d %H:%M}  expires {until}")
+            rate = f"  {key.rate:g} rows a second" if key.rate is not None else ""
+            made = f"{key.created:%Y-%m-%d %H:%M}"
+            print(f"{key.name:<24} {','.join(key.scopes):<20} made {made}  expires {until}{rate}")
     if not spec.serve.needs_keys:
         print(f"note: {spec.name} asks for no key; see serve.keys", file=sys.stderr)
 
@@ -39,6 +41,17 @@ def _scopes(text: str) -> tuple[Scope, ...]:
     if unknown := [name for name in wanted if name not in SCOPES]:
         raise argparse.ArgumentTypeError(f"found {', '.join(unknown)!r}, allowed are {', '.join(SCOPES)}")
     return tuple(scope for scope in SCOPES if scope in wanted)
+
+
+def _rate(text: str) -> float:
+    """Read an argument such as 500; argparse tells the mistake."""
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not LEAST_RATE <= rate < float("inf"):
+        raise argparse.ArgumentTypeError(f"found {text!r}, allowed a number of at least {LEAST_RATE}")
+    return rate
 
 
 def _extend(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +68,9 @@ def _extend(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--expires", type=parse_duration, help="how long a new key is good, such as 90d (default: always)"
+    )
+    parser.add_argument(
+        "--rate", type=_rate, help="rows a second that each replica takes with a new key (default: any number)"
     )
 
 

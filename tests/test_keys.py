@@ -75,6 +75,7 @@ GOOD = {"name": "one", "sha256": "0" * 64, "scopes": ["predict"], "created": "20
         json.dumps({"keys": [GOOD | {"sha256": "evt_secret"}]}),
         json.dumps({"keys": [GOOD | {"created": "2026-01-01T00:00:00"}]}),
         json.dumps({"keys": [GOOD | {"expires": "soon"}]}),
+        json.dumps({"keys": [GOOD | {"rate": 0}]}),
     ],
 )
 def test_a_file_that_holds_no_keys_is_refused_and_stays_as_it_was(uri: str, content: str) -> None:

@@ -108,8 +108,9 @@ class Endpoint:
         method = scope["method"]
         if page == "healthz":
             return Answer(200, JSON, b'{"status":"alive"}', "page")
+        bucket = None
         if self._guard is not None and page != "readyz":
-            self._guard.admit(scope["headers"], page)
+            bucket = self._guard.admit(scope["headers"], page)
         if self._standing is None or self._labels is None:
             raise Problem(503, "not-ready", "no model is loaded yet")
         if page in ("predict", "labels"):
@@ -117,8 +118,11 @@ class Endpoint:
                 raise Problem(405, "method", f"found {method}, /{page} takes POST")
             content_type, length = content_type_and_length(scope)
             body = await read_body(receive, length, self._spec.serve.max_request_bytes)
-            answer = self._predictor.predict if page == "predict" else self._labels.accept
-            return await answer(content_type, body)
+            work = self._predictor.predict if page == "predict" else self._labels.accept
+            answer = await work(content_type, body)
+            if bucket is not None:
+                bucket.take(answer.rows - 1)
+            return answer
         if page not in self._documents and page not in self._pages.names:
             names = ("predict", "labels", "healthz", *self._documents, *self._pages.names)
             pages = ", ".join(f"{self._prefix}/{name}" for name in names)

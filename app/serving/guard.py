@@ -1,4 +1,4 @@
-"""May this request pass? It carries a key, the key is good, and good for what is asked: else 401 or 403.
+"""May this request pass? It carries a key that is good, good for what is asked, and not used up: else 401, 403, 429.
 
 A key comes as `Authorization: Bearer KEY` or `X-API-Key: KEY`. For pages a browser may send it as Basic, any user name
 and the key as password: it asks for one by itself. Basic is taken for nothing else, since a browser sends it along with
@@ -7,6 +7,7 @@ whatever another site makes it post.
 
 import base64
 import binascii
+import math
 import time
 from collections.abc import Callable, Iterable
 from hmac import compare_digest
@@ -15,6 +16,7 @@ from app.keys import Scope, digest
 from app.serving.asgi import Headers
 from app.serving.keyring import Keyring
 from app.serving.problems import Problem
+from app.serving.rate import Bucket
 
 _SCOPES: dict[str, Scope] = {"predict": "predict", "labels": "labels"}  # every other page: read
 _HOW = "send it as Authorization: Bearer KEY, or as X-API-Key: KEY"
@@ -28,8 +30,11 @@ class Guard:
         self._clock = clock
         self._realm = f'realm="{service}"'
 
-    def admit(self, headers: Iterable[tuple[bytes, bytes]], page: str) -> None:
-        """Raise Problem 401 without a good key, 403 for one that is not good for this page."""
+    def admit(self, headers: Iterable[tuple[bytes, bytes]], page: str) -> Bucket | None:
+        """Return what the request's rows beyond the first are taken from, if the key has a rate.
+
+        Raises Problem: 401 without a good key, 403 for one that is not good for this page, 429 where its rate is used up.
+        """
         scope = _SCOPES.get(page, "read")
         bearer = plain = None
         for name, value in headers:
@@ -53,6 +58,10 @@ class Guard:
             challenge = f'Bearer {self._realm}, error="insufficient_scope", scope="{scope}"'
             detail = f"this key is good for {good or 'nothing'}; needed is {scope}"
             raise Problem(403, "scope", detail, headers=((b"www-authenticate", challenge.encode()),))
+        if found.bucket is not None and (seconds := found.bucket.wait()):
+            detail = f"this key may ask {found.bucket.rate:g} rows a second; Retry-After says when to come again"
+            raise Problem(429, "key-rate", detail, headers=((b"retry-after", b"%d" % math.ceil(seconds)),))
+        return found.bucket
 
     def _refused(self, code: str, detail: str, scope: Scope) -> Problem:
         return Problem(401, code, detail, headers=self._challenges(scope, ', error="invalid_token"'))

@@ -9,6 +9,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from app.keys import Key, Scope, read_keys
+from app.serving.rate import Bucket
 from app.types import UserError
 from app.workspace import PROMPT, mark
 
@@ -20,17 +21,23 @@ SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Known:
-    """A key as a request is held against it; `expires` is in seconds since 1970."""
+    """A key as a request is held against it; `expires` is in seconds since 1970, `bucket` what is left of its rate."""
 
     digest: bytes
     scopes: frozenset[Scope]
     expires: float
+    bucket: Bucket | None
 
     @staticmethod
-    def of(key: Key) -> "Known":
-        """Make a key ready."""
+    def of(key: Key, before: "Known | None") -> "Known":
+        """Make a key ready; the bucket of the same key before goes on."""
         expires = key.expires.timestamp() if key.expires is not None else float("inf")
-        return Known(bytes.fromhex(key.sha256), frozenset(key.scopes), expires)
+        bucket = before.bucket if before is not None else None
+        if key.rate is None:
+            bucket = None
+        elif bucket is None or bucket.rate != key.rate:
+            bucket = Bucket(key.rate)
+        return Known(bytes.fromhex(key.sha256), frozenset(key.scopes), expires, bucket)
 
 
 class Keyring:
@@ -73,4 +80,5 @@ class Keyring:
             self.look()
 
     def _take(self, keys: tuple[Key, ...]) -> None:
-        self.known = tuple(Known.of(key) for key in keys)
+        before = {known.digest: known for known in self.known}
+        self.known = tuple(Known.of(key, before.get(bytes.fromhex(key.sha256))) for key in keys)

@@ -39,9 +39,11 @@ _SCHEMES: dict[str, dict[str, Any]] = {
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The key"},
     "basic": {"type": "http", "scheme": "basic", "description": "For browsers: any user name, the key as password"},
 }
+_TOO_MUCH = "Too much at once, for the service or for the key; Retry-After says when to come again"
 _KEY_PROBLEMS = {
     "401": "No key was sent, or one that is unknown, revoked or expired",
     "403": "The key is not good for this",
+    "429": _TOO_MUCH,
 }
 _PROBLEMS = {
     "400": "Not JSON, or not a whole Arrow stream",
@@ -49,7 +51,7 @@ _PROBLEMS = {
     "413": "Body or row count above the limit",
     "415": "Another content type",
     "422": "A field that is unknown, missing, of another type or outside its limits; says which row and field",
-    "429": "Overloaded; Retry-After says when to come again",
+    "429": _TOO_MUCH,
     "503": "No model is loaded yet, or the journal cannot be written; Retry-After says when to come again",
 }
 

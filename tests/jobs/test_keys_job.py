@@ -1,11 +1,13 @@
 """`jobs.keys` as its user runs it: a new key is shown once, and listed never."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import jobs.keys
 from app.declaration import Declaration
 from app.keys import digest, read_keys
 
@@ -22,17 +24,18 @@ def keys(declaration: Declaration, tmp_path: Path):
 
 
 def test_a_key_is_made_listed_and_revoked(keys, tmp_path: Path) -> None:
-    made = keys("--add", "shop", "--scopes", "labels,predict", "--expires", "90d")
+    made = keys("--add", "shop", "--scopes", "labels,predict", "--expires", "90d", "--rate", "2.5")
     [secret] = made.stdout.splitlines()
     uri = str(tmp_path / "rides" / "keys.json")
     [key] = read_keys(uri)
     assert key.sha256 == digest(secret.encode()).hex()
-    assert (key.name, key.scopes) == ("shop", ("predict", "labels"))
+    assert (key.name, key.scopes, key.rate) == ("shop", ("predict", "labels"), 2.5)
     assert secret not in made.stderr
     assert "rides asks for no key; see serve.keys" in made.stderr
     listed = keys("--list", "--set", "serve.keys=required")
     assert "shop" in listed.stdout
     assert "predict,labels" in listed.stdout
+    assert "2.5 rows a second" in listed.stdout
     assert secret not in listed.stdout + listed.stderr
     assert listed.stderr == ""
     assert keys("--revoke", "shop").returncode == 0
@@ -46,5 +49,8 @@ def test_an_unknown_scope_and_nothing_asked_are_told(keys, tmp_path: Path) -> No
     wrong = keys("--add", "shop", "--scopes", "predict,admin")
     assert wrong.returncode == 2
     assert "found 'admin', allowed are predict, labels, read" in wrong.stderr
+    for rate in ("0", "1e-320", "-1", "nan", "inf", "fast"):
+        with pytest.raises(argparse.ArgumentTypeError, match="allowed a number of at least 0.001"):
+            jobs.keys._rate(rate)
     assert "one of the arguments --add --list --revoke is required" in keys().stderr
     assert list(tmp_path.rglob("keys.json")) == []

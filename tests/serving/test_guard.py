@@ -31,8 +31,8 @@ class Service:
         self.room = room(guard=Guard(self.keyring, "rides", clock=lambda: self.now))
         self.room.stand(version("1"))
 
-    def key(self, name: str, *scopes: Any, expires: dt.timedelta | None = None) -> str:
-        _, secret = add_key(self.uri, name, scopes, expires)
+    def key(self, name: str, *scopes: Any, expires: dt.timedelta | None = None, rate: float | None = None) -> str:
+        _, secret = add_key(self.uri, name, scopes, expires, rate)
         self.keyring.look()
         return secret
 
@@ -157,3 +157,31 @@ def test_no_answer_no_log_and_no_metric_holds_a_key(service: Service, caplog: py
     assert good not in said
     assert unknown not in said
     assert service.room.count("evertrue_requests_total", "unknown-key") == 2
+
+
+def test_a_key_that_is_used_up_hears_when_to_come_again_and_holds_up_no_other(service: Service) -> None:
+    slow, free = service.key("slow", "predict", "labels", "read", rate=0.001), service.key("free", "predict")
+    assert service.ask(PREDICT, **bearer(slow)).status_code == 200
+    for request in (PREDICT, LABELS, ("GET", "/rides/drift", {})):
+        answer = service.ask(request, **bearer(slow))
+        assert code(answer) == (429, "key-rate")
+        assert 900 < int(answer.headers["retry-after"]) <= 1000
+    assert [service.ask(PREDICT, **bearer(free)).status_code for _ in range(3)] == [200, 200, 200]
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [("predict", {"rows": [ROW] * 50}), ("labels", {"labels": [{"id": str(i), "label": True} for i in range(50)]})],
+)
+def test_a_request_costs_its_rows(service: Service, path: str, content: Any) -> None:
+    key = service.key("slow", "predict", "labels", rate=0.01)
+    assert service.ask(("POST", f"/rides/{path}", {"json": content}), **bearer(key)).status_code in (200, 202)
+    answer = service.ask(PREDICT, **bearer(key))
+    assert 4900 < int(answer.headers["retry-after"]) <= 5000
+
+
+def test_a_used_up_key_stays_so_when_the_file_changes(service: Service) -> None:
+    key = service.key("slow", "predict", rate=0.001)
+    assert service.ask(PREDICT, **bearer(key)).status_code == 200
+    service.key("another", "predict")
+    assert service.ask(PREDICT, **bearer(key)).status_code == 429
