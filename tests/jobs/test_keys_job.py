@@ -50,7 +50,7 @@ def test_an_unknown_scope_and_nothing_asked_are_told(keys, tmp_path: Path) -> No
     assert wrong.returncode == 2
     assert "found 'admin', allowed are predict, labels, read" in wrong.stderr
     for rate in ("0", "1e-320", "-1", "nan", "inf", "fast"):
-        with pytest.raises(argparse.ArgumentTypeError, match="allowed a number of at least 0.001"):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"allowed a number of at least 0\.001"):
             jobs.keys._rate(rate)
     assert "one of the arguments --add --list --revoke is required" in keys().stderr
     assert list(tmp_path.rglob("keys.json")) == []
