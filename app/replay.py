@@ -8,6 +8,7 @@ import datetime as dt
 import http.client
 import json
 import logging
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -42,10 +43,14 @@ HELD = 0.02
 
 @dataclass
 class Client:
-    """One HTTP connection to a service that counts what it sends and what fails; `key` is sent along."""
+    """One connection to a service that counts what it sends and what fails.
+
+    `key` is sent along; `trust` says whom to believe over HTTPS, the authorities of this machine where it is None.
+    """
 
     address: str
     key: str | None = field(default=None, repr=False)
+    trust: ssl.SSLContext | None = field(default=None, repr=False)
     sent: int = 0
     failed: int = 0
     rows: int = 0
@@ -57,7 +62,10 @@ class Client:
         """Take the address apart; the connection is opened by the first request."""
         parts = urlsplit(self.address)
         self._path = parts.path
-        self._connection = http.client.HTTPConnection(parts.netloc, timeout=60)
+        if parts.scheme == "https":
+            self._connection = http.client.HTTPSConnection(parts.netloc, timeout=60, context=self.trust)
+        else:
+            self._connection = http.client.HTTPConnection(parts.netloc, timeout=60)
         self._headers = {"authorization": f"Bearer {self.key}"} if self.key else {}
 
     def post(self, page: str, body: bytes, content_type: str, expected: int = 200) -> bytes | None:

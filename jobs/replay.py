@@ -12,6 +12,7 @@ from typing import Any
 from app.declaration import Declaration
 from app.keys import ENVIRONMENT
 from app.replay import DAY, Client, Replay, read_arrivals
+from app.serving import listener
 from app.types import UserError
 from app.workspace import Workspace
 from jobs.command import main, parse_duration
@@ -25,15 +26,14 @@ BUSY = {"probing", "running"}
 
 def replay(declaration: Declaration, _: Workspace, arguments: argparse.Namespace) -> None:
     """Send the rows, showing what the service makes of them; a failed request is an error."""
-    address = (
-        arguments.address
-        or f"http://{declaration.spec.serve.host}:{declaration.spec.serve.port}/{declaration.spec.name}"
-    )
+    spec = declaration.spec
+    address = arguments.address or listener.address(spec)
+    trust = None if arguments.address else listener.trust(spec.serve)
     arrivals = read_arrivals(declaration, arguments.source, arguments.known, arguments.delay)
     key = os.environ.get(ENVIRONMENT)
-    client = Client(address, key)
+    client = Client(address, key, trust)
     sending = Replay(client, arrivals)
-    sending.run(arguments.pace, Watch(Client(address, key).get))
+    sending.run(arguments.pace, Watch(Client(address, key, trust).get))
     log.info(
         "%s requests, %s rows, %s labels, %s failed",
         *map("{:,}".format, (client.sent, client.rows, sending.labels_sent, client.failed)),

@@ -16,6 +16,7 @@ from app.model.contents import Evaluation
 from app.pipeline import Stopwatch, TrainedVersion, train_version
 from app.registry import Registry
 from app.replay import Answers, Arrivals, Client, Replay, read_arrivals
+from app.serving import listener
 from app.training.metrics import by_month, evaluate
 from app.types import Scores, Targets, UserError
 from app.workspace import Workspace, write_bytes
@@ -32,6 +33,7 @@ PATIENCE = 60
 def run(declaration: Declaration, workspace: Workspace, arguments: argparse.Namespace) -> None:
     """Build the example's table if it has one, then close the loop over its arrivals and report."""
     watch, spec = Stopwatch(), declaration.spec
+    listener.check(spec.serve)
     with watch("table"):
         build_table(declaration)
         arrivals = read_arrivals(declaration, arguments.arrivals, arguments.known, arguments.delay)
@@ -51,10 +53,11 @@ def run(declaration: Declaration, workspace: Workspace, arguments: argparse.Name
         actor.start(declaration, workspace)
     log.info("answering at %s; %s rows arrive from now on", address, f"{arrivals.table.num_rows:,}")
     key = os.environ.get(ENVIRONMENT)
-    client = Client(address, key)
+    trust = listener.trust(spec.serve)
+    client = Client(address, key, trust)
     replay = Replay(client, arrivals)
     with watch("replay"):
-        replay.run(arguments.pace, Watch(Client(address, key).get))
+        replay.run(arguments.pace, Watch(Client(address, key, trust).get))
     with watch("settle"):
         status = _settle(client, replay.labels_sent)
     actor.stop(spec.name)

@@ -36,6 +36,7 @@ MAY_KNOW = {
         "app.telemetry",
         "app.lineup",
         "app.keys",
+        "app.cluster",
         "app.console",
         "app.data.features",
         "app.data.moments",

@@ -9,13 +9,14 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from app.declaration.marked import Place
-from app.spec import DURATION, MOMENT, NAME, Spec, write_duration
+from app.spec import ABSOLUTE_PATH, DURATION, MOMENT, NAME, Spec, write_duration
 
 Schema: TypeAlias = dict[str, Any]
 
 _PATTERNS = {
     DURATION: "a number and a unit (ms, s, m, h, d, w) such as 30m or 90d",
     MOMENT: "an ISO 8601 date or date and time such as 2013-03-01 or 2013-03-01T06:00Z",
+    ABSOLUTE_PATH: "an absolute path",
     NAME: "1 to 63 lower-case letters, digits and hyphens that start with a letter",
 }
 

@@ -17,7 +17,7 @@ import ray
 from pydantic import BaseModel
 from ray import serve
 from ray.serve import Application, Deployment
-from ray.serve.config import AutoscalingConfig, BackpressureConfig, HTTPOptions
+from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from ray.serve.schema import LoggingConfig
 
 from app import keys
@@ -26,9 +26,11 @@ from app.lineup import FILE, Answering, Lineup, read_lineup, write_lineup
 from app.model.bundle import open_bundle
 from app.serving.endpoint import Endpoint
 from app.serving.following import Follower
+from app.serving.front import listen
 from app.serving.guard import Guard
 from app.serving.interpreter import prepare
 from app.serving.keyring import Keyring
+from app.serving.listener import address, check, connection
 from app.serving.loaded import Loaded, Standing
 from app.serving.recorder import Recorder
 from app.spec import Serve, Spec
@@ -157,14 +159,16 @@ def _champions(args: ServiceArgs) -> Spec:
 def deploy(spec: Spec, workspace: Workspace, bundle: str, version: str) -> str:
     """Make a version champion, alone, and put the service up if it is not; return its address once it answers so.
 
-    Raises UserError for a bundle or keys that cannot be opened, when the address is taken by another program, and when
-    the service does not answer with this version in time.
+    Raises UserError for a bundle or keys that cannot be opened, a certificate that is none, when the address is taken by
+    another program, and when the service does not answer with this version in time.
     """
     host, port = spec.serve.host, spec.serve.port
+    check(spec.serve)
     open_bundle(bundle)
     for warning in exposure(spec.serve, workspace.uri(spec.name, keys.FILE)):
         log.warning("%s", warning)
-    if not _serving():
+    up = _serving()
+    if not up:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -173,13 +177,14 @@ def deploy(spec: Spec, workspace: Workspace, bundle: str, version: str) -> str:
                 raise UserError(
                     f"serve: {host}:{port} cannot be listened on: {error.strerror}; see serve.port"
                 ) from None
+    options = listen(spec.serve, up)
     generation = appoint(workspace.uri(spec.name, FILE), Answering(version, bundle))
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=LOGGING)
+    serve.start(http_options=options, logging_config=LOGGING)
     application = build_app(ServiceArgs(workspace=workspace.root, name=spec.name, spec=spec.dump()))
     serve.run(application, name=spec.name, route_prefix=f"/{spec.name}")
     _wait(spec, generation)
-    return f"http://{host}:{port}/{spec.name}"
+    return address(spec)
 
 
 def exposure(serving: Serve, uri: str) -> Iterator[str]:
@@ -192,6 +197,8 @@ def exposure(serving: Serve, uri: str) -> Iterator[str]:
             f"serve.keys is none: whoever reaches {serving.host}:{serving.port} may ask, read and, by its labels, teach "
             "the model; something in front has to say who that is"
         )
+    if serving.tls is None and not serving.on_loopback:
+        yield f"{serving.host}:{serving.port} speaks plain HTTP, so keys and rows can be read on the way; see serve.tls"
 
 
 def appoint(uri: str, champion: Answering) -> int:
@@ -206,15 +213,14 @@ def appoint(uri: str, champion: Answering) -> int:
 
 def _wait(spec: Spec, generation: int) -> None:
     """Wait until the service follows this line-up, or a later one."""
-    host, port, name = spec.serve.host, spec.serve.port, spec.name
+    name = spec.name
     end = time.monotonic() + READY_SECONDS
     found = "nothing"
     while time.monotonic() < end:
         try:
-            connection = http.client.HTTPConnection(host, port, timeout=5)
-            with contextlib.closing(connection):
-                connection.request("GET", f"/{name}/readyz")
-                found = connection.getresponse().read().decode()
+            with contextlib.closing(connection(spec.serve)) as asking:
+                asking.request("GET", f"/{name}/readyz")
+                found = asking.getresponse().read().decode()
             if json.loads(found)["generation"] >= generation:
                 return
         except (OSError, http.client.HTTPException, ValueError, KeyError) as error:

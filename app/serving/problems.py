@@ -11,7 +11,7 @@ CONTENT_TYPE = "application/problem+json"
 _TITLES = {
     400: "Malformed request",
     401: "No good key",
-    403: "Not allowed with this key",
+    403: "Not allowed",
     404: "Not found",
     405: "Method not allowed",
     408: "Request took too long",

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from app.spec.section import Conflict, Section
-from app.spec.values import Column, PositiveDuration
+from app.spec.values import ABSOLUTE_PATH, Column, PositiveDuration
 
 
 class Gate(Section):
@@ -39,6 +39,21 @@ class Gate(Section):
     max_megabytes: float = Field(100, gt=0, description="Largest size of the bundle.")
 
 
+class Tls(Section):
+    """By what the endpoint proves itself to its clients."""
+
+    certificate: str = Field(
+        pattern=ABSOLUTE_PATH,
+        description="PEM file of the certificate, followed by those between it and the root.",
+        examples=["/etc/evertrue/tls.crt"],
+    )
+    key: str = Field(
+        pattern=ABSOLUTE_PATH,
+        description="PEM file of its private key, without a password and readable by nobody but owner and group.",
+        examples=["/etc/evertrue/tls.key"],
+    )
+
+
 class Serve(Section):
     """How the endpoint answers."""
 
@@ -51,6 +66,7 @@ class Serve(Section):
         description="Whether a request has to carry a key (`python -m jobs.keys` makes them). `auto`: as soon as `host` "
         "is not loopback. `none` beyond loopback leaves it to something in front to say who may ask.",
     )
+    tls: Tls | None = Field(None, description="Speak HTTPS, and nothing else; left out: HTTP.")
     min_replicas: int = Field(1, ge=1, description="Fewest replicas.")
     max_replicas: int = Field(4, ge=1, description="Most replicas.")
     target_ongoing_requests: float = Field(

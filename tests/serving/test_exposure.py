@@ -6,19 +6,22 @@ import pytest
 
 from app.keys import add_key
 from app.serving.deploy import exposure
-from app.spec import Serve
+from app.spec import Serve, Tls
 from app.types import UserError
+
+TLS = Tls(certificate="/tls.crt", key="/tls.key")
 
 
 @pytest.mark.parametrize(
     ("serving", "warned"),
     [
         (Serve(), []),
-        (Serve(host="0.0.0.0"), ["requests need a key, and there is none yet"]),
+        (Serve(host="0.0.0.0"), ["requests need a key, and there is none yet", "0.0.0.0:8000 speaks plain HTTP"]),
+        (Serve(host="0.0.0.0", tls=TLS), ["requests need a key, and there is none yet"]),
         (Serve(keys="required"), ["requests need a key, and there is none yet"]),
         (
             Serve(host="0.0.0.0", keys="none"),
-            ["whoever reaches 0.0.0.0:8000 may ask, read and, by its labels, teach"],
+            ["whoever reaches 0.0.0.0:8000 may ask, read and, by its labels, teach", "speaks plain HTTP"],
         ),
     ],
 )
