@@ -161,6 +161,11 @@ def test_the_private_key_is_nowhere_but_in_its_file(here: Cluster, certificate: 
     assert [str(link.readlink()) for link in sorted((here.state / "tls").iterdir())] == [tls.certificate, tls.key]
 
 
+def test_only_tls_of_today_is_spoken(here: Cluster, certificate: Make) -> None:
+    listen(Serve(tls=certificate()), up=False)
+    assert (here.state / "front").read_text().endswith("alpn http/1.1 ssl-min-ver TLSv1.2")
+
+
 def test_one_cluster_has_one_listener(here: Cluster, certificate: Make) -> None:
     one, two = certificate("one"), certificate("two")
     listen(Serve(tls=one), up=False)
