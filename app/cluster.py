@@ -14,14 +14,19 @@ from pathlib import Path
 
 from app import logs
 
+_LAUNCHER_NAME = "launch-haproxy"
 _LAUNCHER = """#!/bin/sh
 # Ray binds HAProxy's statistics to every interface; they belong to this machine alone. And only a request that HAProxy
-# holds as a whole when it sends it on can be given to another replica, should the first be killed.
+# holds as a whole when it sends it on can be given to another replica, should the first be killed. Where HAProxy is to
+# listen, and by which certificate, is in the file `front`: Ray itself knows no TLS there.
+front=$(cat "$(dirname "$0")/front" 2>/dev/null)
 for argument; do
     case $argument in *.cfg)
         sed -i -E 's/bind (\\*|):({ports})$/bind 127.0.0.1:\\2/' "$argument"
         grep -q http-buffer-request "$argument" ||
-            sed -i -E 's/^( *)option redispatch .*/&\\n\\1option http-buffer-request\\n\\1timeout http-request 30s/' "$argument" ;;
+            sed -i -E 's/^( *)option redispatch .*/&\\n\\1option http-buffer-request\\n\\1timeout http-request 30s/' "$argument"
+        [ -z "$front" ] ||
+            sed -i -E "/^frontend http_frontend/,/^ *bind /s|^( *)bind .*|\\1$front|" "$argument" ;;
     esac
 done
 # Where Ray is killed, HAProxy goes with it, instead of keeping the port.
@@ -73,7 +78,7 @@ def _launched(state: Path) -> dict[str, str]:
         one.bind(("127.0.0.1", 0))
         two.bind(("127.0.0.1", 0))
         statistics, metrics = (str(taken.getsockname()[1]) for taken in (one, two))
-    launcher = state / "haproxy"
+    launcher = state / _LAUNCHER_NAME
     launcher.write_text(_LAUNCHER.format(ports=f"{statistics}|{metrics}", binary=shlex.quote(get_haproxy_binary())))
     launcher.chmod(0o700)
     return {
@@ -81,6 +86,12 @@ def _launched(state: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": statistics,
         "RAY_SERVE_HAPROXY_METRICS_PORT": metrics,
     }
+
+
+def front() -> Path | None:
+    """Return the file that holds HAProxy's `bind` line, beside its folder; None where our launcher does not start it."""
+    launcher = Path(os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH", ""))
+    return launcher.with_name("front") if launcher.name == _LAUNCHER_NAME else None
 
 
 def connect(num_cpus: int | None = None, object_store_memory: int | None = None) -> None:

@@ -8,6 +8,7 @@ import datetime as dt
 import http.client
 import json
 import logging
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -42,26 +43,37 @@ HELD = 0.02
 
 @dataclass
 class Client:
-    """One HTTP connection to a service that counts what it sends and what fails."""
+    """One connection to a service that counts what it sends and what fails.
+
+    `key` is sent along; `trust` says whom to believe over HTTPS, the authorities of this machine where it is None.
+    """
 
     address: str
+    key: str | None = field(default=None, repr=False)
+    trust: ssl.SSLContext | None = field(default=None, repr=False)
     sent: int = 0
     failed: int = 0
     rows: int = 0
     _connection: http.client.HTTPConnection = field(init=False, repr=False)
     _path: str = field(init=False, repr=False)
+    _headers: dict[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Take the address apart; the connection is opened by the first request."""
         parts = urlsplit(self.address)
         self._path = parts.path
-        self._connection = http.client.HTTPConnection(parts.netloc, timeout=60)
+        if parts.scheme == "https":
+            self._connection = http.client.HTTPSConnection(parts.netloc, timeout=60, context=self.trust)
+        else:
+            self._connection = http.client.HTTPConnection(parts.netloc, timeout=60)
+        self._headers = {"authorization": f"Bearer {self.key}"} if self.key else {}
 
     def post(self, page: str, body: bytes, content_type: str, expected: int = 200) -> bytes | None:
         """Send one request and return the answer's body; None where it failed, which is counted and logged."""
         self.sent += 1
         try:
-            self._connection.request("POST", f"{self._path}/{page}", body, {"content-type": content_type})
+            headers = {"content-type": content_type} | self._headers
+            self._connection.request("POST", f"{self._path}/{page}", body, headers)
             answer = self._connection.getresponse()
             content = answer.read()
         except (OSError, http.client.HTTPException) as error:
@@ -76,7 +88,7 @@ class Client:
     def get(self, page: str) -> Any:
         """Return a JSON page. Raises UserError when there is none."""
         try:
-            self._connection.request("GET", f"{self._path}/{page}")
+            self._connection.request("GET", f"{self._path}/{page}", headers=self._headers)
             answer = self._connection.getresponse()
             content = answer.read()
         except (OSError, http.client.HTTPException) as error:

@@ -5,6 +5,7 @@ import argparse
 from app.cluster import connect
 from app.declaration import Declaration
 from app.registry import Registry
+from app.serving.listener import check
 from app.workspace import Workspace
 from jobs.command import main
 
@@ -15,6 +16,7 @@ def deploy_version(declaration: Declaration, workspace: Workspace, arguments: ar
     A version that is named becomes champion, without a rollout.
     """
     spec = declaration.spec
+    check(spec.serve)
     registry = Registry.open(workspace, spec.name)
     version = registry.before() if arguments.rollback else registry.chosen(arguments.version)
     connect()

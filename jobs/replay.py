@@ -3,13 +3,16 @@
 import argparse
 import datetime as dt
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from app.declaration import Declaration
+from app.keys import ENVIRONMENT
 from app.replay import DAY, Client, Replay, read_arrivals
+from app.serving import listener
 from app.types import UserError
 from app.workspace import Workspace
 from jobs.command import main, parse_duration
@@ -23,14 +26,14 @@ BUSY = {"probing", "running"}
 
 def replay(declaration: Declaration, _: Workspace, arguments: argparse.Namespace) -> None:
     """Send the rows, showing what the service makes of them; a failed request is an error."""
-    address = (
-        arguments.address
-        or f"http://{declaration.spec.serve.host}:{declaration.spec.serve.port}/{declaration.spec.name}"
-    )
+    spec = declaration.spec
+    address = arguments.address or listener.address(spec)
+    trust = None if arguments.address else listener.trust(spec.serve)
     arrivals = read_arrivals(declaration, arguments.source, arguments.known, arguments.delay)
-    client = Client(address)
+    key = os.environ.get(ENVIRONMENT)
+    client = Client(address, key, trust)
     sending = Replay(client, arrivals)
-    sending.run(arguments.pace, Watch(Client(address).get))
+    sending.run(arguments.pace, Watch(Client(address, key, trust).get))
     log.info(
         "%s requests, %s rows, %s labels, %s failed",
         *map("{:,}".format, (client.sent, client.rows, sending.labels_sent, client.failed)),
@@ -110,7 +113,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _extend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="table to replay: the declaration's features, key, time and target")
-    parser.add_argument("--address", help="the service (default: where the declaration says it is)")
+    parser.add_argument(
+        "--address", help="the service (default: where the declaration says it is); its key: $EVERTRUE_KEY"
+    )
     add_arguments(parser)
 
 

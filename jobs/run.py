@@ -3,17 +3,20 @@
 import argparse
 import json
 import logging
+import os
 import time
 from typing import Any
 
 from app.cluster import connect
 from app.data.features import TargetColumn
 from app.declaration import Declaration
+from app.keys import ENVIRONMENT
 from app.model.bundle import open_bundle
 from app.model.contents import Evaluation
 from app.pipeline import Stopwatch, TrainedVersion, train_version
 from app.registry import Registry
 from app.replay import Answers, Arrivals, Client, Replay, read_arrivals
+from app.serving import listener
 from app.training.metrics import by_month, evaluate
 from app.types import Scores, Targets, UserError
 from app.workspace import Workspace, write_bytes
@@ -30,6 +33,7 @@ PATIENCE = 60
 def run(declaration: Declaration, workspace: Workspace, arguments: argparse.Namespace) -> None:
     """Build the example's table if it has one, then close the loop over its arrivals and report."""
     watch, spec = Stopwatch(), declaration.spec
+    listener.check(spec.serve)
     with watch("table"):
         build_table(declaration)
         arrivals = read_arrivals(declaration, arguments.arrivals, arguments.known, arguments.delay)
@@ -48,10 +52,12 @@ def run(declaration: Declaration, workspace: Workspace, arguments: argparse.Name
         address = deploy(declaration.spec, workspace, first.bundle, str(first.number))
         actor.start(declaration, workspace)
     log.info("answering at %s; %s rows arrive from now on", address, f"{arrivals.table.num_rows:,}")
-    client = Client(address)
+    key = os.environ.get(ENVIRONMENT)
+    trust = listener.trust(spec.serve)
+    client = Client(address, key, trust)
     replay = Replay(client, arrivals)
     with watch("replay"):
-        replay.run(arguments.pace, Watch(Client(address).get))
+        replay.run(arguments.pace, Watch(Client(address, key, trust).get))
     with watch("settle"):
         status = _settle(client, replay.labels_sent)
     actor.stop(spec.name)

@@ -13,6 +13,7 @@ from app.cluster import connect
 from app.declaration import Declaration
 from app.pipeline import train_version
 from app.registry import Registry
+from app.serving.listener import check
 from app.types import UserError
 from app.workspace import Workspace
 from jobs.build import build_table
@@ -40,6 +41,7 @@ def serve(declaration: Declaration, workspace: Workspace, arguments: argparse.Na
 
 
 def _be(declaration: Declaration, workspace: Workspace, ready: Path) -> None:
+    check(declaration.spec.serve)
     build_table(declaration)
     connect()
     registry = Registry.open(workspace, declaration.spec.name)

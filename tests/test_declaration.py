@@ -127,6 +127,7 @@ def test_dates_durations_and_shorthand_are_read(file: Path) -> None:
         ("quality: {rules: [{name: a}]}", "4:19: quality.rules[0].expression: this key is missing; allowed: text"),
         ("quality: {rules: [{name: a, expresion: b, expression: c}]}", "4:29: quality.rules[0].expresion: unknown key, did "
          "you mean expression? allowed: name, expression"),
+        ("serve: {tls: {certificate: a.crt, key: /a.key}}", '4:28: serve.tls.certificate: found text "a.crt"; allowed: an absolute path'),
         ("serve: {min_replicas: 9}", "4:23: serve.min_replicas: 9 is above max_replicas 4"),
         ("retrain: {window: 30d}", "4:19: retrain.window: needs data.time"),
     ],

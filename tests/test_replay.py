@@ -28,6 +28,7 @@ class Service(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.heard: list[tuple[str, list[dict]]] = []
         self.status = {"predict": 200, "labels": 202}
+        self.keys: set[str | None] = set()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -37,6 +38,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         page = self.path.rpartition("/")[2]
+        self.server.keys.add(self.headers["authorization"])
         arrow = self.headers["content-type"] != "application/json"
         rows = pa.ipc.open_stream(body).read_all().to_pylist() if arrow else json.loads(body)["rows"]
         self.server.heard.append((page, rows))
@@ -54,6 +56,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
+
+    def do_GET(self) -> None:
+        self.server.keys.add(self.headers["authorization"])
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -169,3 +178,14 @@ def test_a_table_that_cannot_be_replayed_is_refused_with_the_reason(rides: Decla
         read_arrivals(read(rides.path), source, None, dt.timedelta(0))
     with pytest.raises(UserError, match="does not answer"):
         Client("http://127.0.0.1:9/rides").get("drift")
+
+
+@pytest.mark.parametrize(("key", "sent"), [(None, None), ("evt_secret", "Bearer evt_secret")])
+def test_a_key_is_sent_with_every_request_and_stands_in_no_description(
+    service: Service, key: str | None, sent: str | None
+) -> None:
+    client = Client(f"http://127.0.0.1:{service.server_port}/rides", key)
+    assert client.get("drift") == {}
+    assert client.post("labels", b'{"rows": []}', "application/json", expected=202) == b"{}"
+    assert service.keys == {sent}
+    assert "evt_secret" not in repr(client)

@@ -25,6 +25,7 @@ from app.batch import predict_table
 from app.data.encode import load, read_columns
 from app.declaration import Declaration
 from app.journal.steps import Journal
+from app.keys import FILE, add_key, revoke_key
 from app.lineup import Answering, read_lineup, write_lineup
 from app.model.bundle import open_bundle
 from app.model.network import Network
@@ -287,6 +288,34 @@ def test_requests_beyond_the_queue_hear_429_and_when_to_come_again(
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json()["type"] == "urn:evertrue:problem:overloaded"
     serve.delete("tight")
+
+
+def test_where_keys_are_required_replicas_follow_their_file(
+    address: str, declaration: Declaration, workspace: Workspace, trained: TrainedVersion
+) -> None:
+    from ray import serve
+
+    from app.serving.deploy import deploy
+
+    serving = declaration.spec.serve.model_copy(update={"keys": "required"})
+    guarded = declaration.spec.model_copy(update={"name": "guarded", "serve": serving})
+    here = deploy(guarded, workspace, trained.bundle, "1")
+    uri = workspace.uri("guarded", FILE)
+
+    def ask(key: str) -> int:
+        return httpx.post(f"{here}/predict", json=ROW, headers={"x-api-key": key}).status_code
+
+    _, key = add_key(uri, "app", ("predict",))
+    until = time.monotonic() + 30
+    while ask(key) != 200:
+        assert time.monotonic() < until
+    assert ask("evt_other") == 401
+    assert httpx.get(f"{here}/drift", headers={"x-api-key": key}).status_code == 403
+    revoke_key(uri, "app")
+    while ask(key) != 401:
+        assert time.monotonic() < until
+    assert predict(address, [ROW]).status_code == 200  # the service beside it needs none
+    serve.delete("guarded")
 
 
 def test_what_is_asked_can_be_read_in_prometheus_format(address: str) -> None:

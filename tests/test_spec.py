@@ -128,6 +128,26 @@ def test_what_cannot_go_together_is_refused_by_the_key_to_change(changes: dict[s
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("serving", "needed"),
+    [
+        ({}, False),
+        ({"host": "localhost"}, False),
+        ({"host": "127.3.2.1"}, False),
+        ({"host": "::1"}, False),
+        ({"keys": "required"}, True),
+        ({"host": "0.0.0.0"}, True),
+        ({"host": "::"}, True),
+        ({"host": "10.0.0.7"}, True),
+        ({"host": "models.example.org"}, True),
+        ({"host": "localhost.example.org"}, True),
+        ({"host": "0.0.0.0", "keys": "none"}, False),
+    ],
+)
+def test_keys_are_needed_beyond_loopback_unless_that_is_declared(serving: dict[str, Any], needed: bool) -> None:
+    assert Spec.model_validate(SMALLEST | {"serve": serving}).serve.needs_keys is needed
+
+
 def test_conflicts_of_all_sections_are_told_together() -> None:
     with pytest.raises(ValidationError) as caught:
         Spec.model_validate(SMALLEST | {"retrain": {"window": "1d"}, "features": {"late": "number"}})

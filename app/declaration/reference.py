@@ -102,7 +102,7 @@ def _example(section: Allowed, indent: str) -> Iterator[str]:
             yield ""
         for line in textwrap.wrap(child.description, 100 - len(indent)):
             yield f"{indent}# {line}"
-        if "properties" in option and option.get("default", {}) == {}:
+        if "properties" in option and not option.get("default"):
             yield f"{indent}{key}:"
             yield from _example(child, indent + "  ")
         elif items := [item for item in child.below(0).options if "properties" in item]:

@@ -9,7 +9,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from app.declaration.marked import Place
-from app.spec import DURATION, MOMENT, NAME, WEB_ADDRESS, Spec, write_duration
+from app.spec import ABSOLUTE_PATH, DURATION, MOMENT, NAME, WEB_ADDRESS, Spec, write_duration
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -17,6 +17,7 @@ _PATTERNS = {
     DURATION: "a number and a unit (ms, s, m, h, d, w) such as 30m or 90d",
     MOMENT: "an ISO 8601 date or date and time such as 2013-03-01 or 2013-03-01T06:00Z",
     WEB_ADDRESS: "an http(s) address, without user and password",
+    ABSOLUTE_PATH: "an absolute path",
     NAME: "1 to 63 lower-case letters, digits and hyphens that start with a letter",
 }
 

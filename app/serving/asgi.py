@@ -12,10 +12,11 @@ Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
 
 class Answer(NamedTuple):
-    """What a request is answered with; `outcome` is what is counted."""
+    """What a request is answered with; `outcome` is what is counted, `rows` what it took."""
 
     status: int
     content_type: str
     body: bytes
     outcome: str
     headers: Headers = ()
+    rows: int = 1

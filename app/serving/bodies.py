@@ -10,16 +10,23 @@ INLINE_BYTES = 65_536
 BODY_TIMEOUT = 30.0
 """Seconds a client may take to send its body."""
 JSON = "application/json"
+_OWN = (b"same-origin", b"none")
 
 
 def content_type_and_length(scope: Scope) -> tuple[str, int | None]:
-    """Return the content type, JSON when none is named, and the length if the client tells."""
+    """Return the content type, JSON when none is named, and the length if the client tells.
+
+    Raises Problem 403 where a browser says that another site's page has it send this: such a page needs nobody's leave to
+    post to whatever the browser reaches, this machine's loopback among it.
+    """
     content_type, length = JSON, None
     for name, value in scope["headers"]:
         if name == b"content-type":
             content_type = value.split(b";", 1)[0].strip().lower().decode("latin-1")
         elif name == b"content-length":
             length = int(value)
+        elif name == b"sec-fetch-site" and value not in _OWN:
+            raise Problem(403, "cross-site", "a page of another site had a browser send this; that is never answered")
     return content_type, length
 
 

@@ -8,6 +8,7 @@ import json
 import logging
 import socket
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,27 +17,32 @@ import ray
 from pydantic import BaseModel
 from ray import serve
 from ray.serve import Application, Deployment
-from ray.serve.config import AutoscalingConfig, BackpressureConfig, HTTPOptions
+from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from ray.serve.schema import LoggingConfig
 
-from app import logs
+from app import keys, logs
 from app.journal.writer import SegmentWriter
 from app.lineup import FILE, Answering, Lineup, read_lineup, write_lineup
 from app.model.bundle import open_bundle
 from app.serving.counted import counted
 from app.serving.endpoint import Endpoint
 from app.serving.following import Follower
+from app.serving.front import listen
+from app.serving.guard import Guard
 from app.serving.interpreter import prepare
+from app.serving.keyring import Keyring
+from app.serving.listener import address, check, connection
 from app.serving.loaded import Loaded, Standing
 from app.serving.recorder import Recorder
 from app.serving.requests import facts
-from app.spec import Spec
+from app.spec import Serve, Spec
 from app.telemetry import ServingMetrics, count_messages
 from app.types import UserError
 from app.workspace import Workspace, join
 
 READY_SECONDS = 120.0
 """Longest time a deployed version may take until it answers."""
+log = logging.getLogger(__name__)
 
 
 class ServiceArgs(BaseModel):
@@ -80,17 +86,26 @@ class Service:
         self._recorder = Recorder(self._spec.journal, write, replica, dropped)
         self._follower = Follower(join(folder, FILE), self._load, take, fault)
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
-        self._endpoint = Endpoint(self._spec, executor, metrics, self._recorder, write, folder, self._close)
+        self._following: list[Follower | Keyring] = [self._follower]
+        guard = None
+        if self._spec.serve.needs_keys:
+            keyring = Keyring(join(folder, keys.FILE))
+            keyring.first()
+            guard = Guard(keyring, self._spec.name)
+            self._following.append(keyring)
+        self._endpoint = Endpoint(self._spec, executor, metrics, self._recorder, write, folder, self._close, guard)
         self._endpoint.swap(self._follower.first())
         prepare()
         self._recorder.start()
-        self._follower.start()
+        for following in self._following:
+            following.start()
 
     def _load(self, version: Answering) -> Loaded:
         return Loaded.of(open_bundle(version.bundle), self._spec, version.version, self._use_gpu)
 
     def _close(self) -> None:
-        self._follower.close()
+        for following in self._following:
+            following.close()
         self._recorder.close()
 
     def __serve_build_asgi_app__(self) -> Endpoint:
@@ -153,12 +168,16 @@ def _champions(args: ServiceArgs) -> Spec:
 def deploy(spec: Spec, workspace: Workspace, bundle: str, version: str) -> str:
     """Make a version champion, alone, and put the service up if it is not; return its address once it answers so.
 
-    Raises UserError for a bundle that cannot be opened, when the address is taken by another program, and when the
-    service does not answer with this version in time.
+    Raises UserError for a bundle or keys that cannot be opened, a certificate that is none, when the address is taken by
+    another program, and when the service does not answer with this version in time.
     """
     host, port = spec.serve.host, spec.serve.port
+    check(spec.serve)
     open_bundle(bundle)
-    if not _serving():
+    for warning in exposure(spec.serve, workspace.uri(spec.name, keys.FILE)):
+        log.warning("%s", warning)
+    up = _serving()
+    if not up:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -167,13 +186,28 @@ def deploy(spec: Spec, workspace: Workspace, bundle: str, version: str) -> str:
                 raise UserError(
                     f"serve: {host}:{port} cannot be listened on: {error.strerror}; see serve.port"
                 ) from None
+    options = listen(spec.serve, up)
     generation = appoint(workspace.uri(spec.name, FILE), Answering(version, bundle))
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=logging_config())
+    serve.start(http_options=options, logging_config=logging_config())
     application = build_app(ServiceArgs(workspace=workspace.root, name=spec.name, spec=spec.dump()))
     serve.run(application, name=spec.name, route_prefix=f"/{spec.name}")
     _wait(spec, generation)
-    return f"http://{host}:{port}/{spec.name}"
+    return address(spec)
+
+
+def exposure(serving: Serve, uri: str) -> Iterator[str]:
+    """Yield what whoever puts a service up should hear about who may ask it. Raises UserError for a file of no keys."""
+    if serving.needs_keys:
+        if not keys.read_keys(uri):
+            yield "requests need a key, and there is none yet: make one with `python -m jobs.keys DECLARATION --add NAME`"
+    elif not serving.on_loopback:
+        yield (
+            f"serve.keys is none: whoever reaches {serving.host}:{serving.port} may ask, read and, by its labels, teach "
+            "the model; something in front has to say who that is"
+        )
+    if serving.tls is None and not serving.on_loopback:
+        yield f"{serving.host}:{serving.port} speaks plain HTTP, so keys and rows can be read on the way; see serve.tls"
 
 
 def appoint(uri: str, champion: Answering) -> int:
@@ -188,15 +222,14 @@ def appoint(uri: str, champion: Answering) -> int:
 
 def _wait(spec: Spec, generation: int) -> None:
     """Wait until the service follows this line-up, or a later one."""
-    host, port, name = spec.serve.host, spec.serve.port, spec.name
+    name = spec.name
     end = time.monotonic() + READY_SECONDS
     found = "nothing"
     while time.monotonic() < end:
         try:
-            connection = http.client.HTTPConnection(host, port, timeout=5)
-            with contextlib.closing(connection):
-                connection.request("GET", f"/{name}/readyz")
-                found = connection.getresponse().read().decode()
+            with contextlib.closing(connection(spec.serve)) as asking:
+                asking.request("GET", f"/{name}/readyz")
+                found = asking.getresponse().read().decode()
             if json.loads(found)["generation"] >= generation:
                 return
         except (OSError, http.client.HTTPException, ValueError, KeyError) as error:

@@ -11,11 +11,13 @@ from concurrent.futures import Executor
 from functools import partial
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pyarrow as pa
 
 from app.journal.writer import LabelCommits
 from app.serving.asgi import Answer, Receive, Scope, Send
 from app.serving.bodies import JSON, content_type_and_length, read_body
+from app.serving.guard import Guard
 from app.serving.labels import LabelCodec, LabelDesk
 from app.serving.loaded import Standing
 from app.serving.pages import Pages
@@ -36,7 +38,7 @@ class Endpoint:
     """Answers HTTP for one declaration, with the versions last given to `swap`.
 
     `folder` is the service's in the workspace, `write` writes a segment of its journal; `closing` is called, on a
-    thread, when the server ends.
+    thread, when the server ends. Where there is a `guard`, all but /healthz and /readyz needs a key.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Endpoint:
         write: Write,
         folder: str,
         closing: Callable[[], None],
+        guard: Guard | None = None,
     ) -> None:
         self._spec = spec
         self._prefix = f"/{spec.name}"
@@ -55,6 +58,7 @@ class Endpoint:
         self._predictor = Predictor(spec, executor, metrics, recorder)
         self._write = write
         self._closing = closing
+        self._guard = guard
         self._standing: Standing | None = None
         self._documents: dict[str, tuple[str, bytes]] = {}
         self._commits: tuple[pa.Schema, LabelCommits] | None = None
@@ -92,7 +96,8 @@ class Endpoint:
         except Problem as problem:
             if problem.status >= 500:
                 log.info("%d %s: %s", problem.status, problem.code, problem)
-            answer = Answer(problem.status, CONTENT_TYPE, problem.body(request_id(scope["headers"])), problem.code)
+            body = problem.body(request_id(scope["headers"]))
+            answer = Answer(problem.status, CONTENT_TYPE, body, problem.code, problem.headers)
         headers = [
             (b"content-type", answer.content_type.encode()),
             (b"content-length", b"%d" % len(answer.body)),
@@ -112,6 +117,9 @@ class Endpoint:
         method = scope["method"]
         if page == "healthz":
             return Answer(200, JSON, b'{"status":"alive"}', "page")
+        bucket = None
+        if self._guard is not None and page != "readyz":
+            bucket = self._guard.admit(scope["headers"], page)
         if self._standing is None or self._labels is None:
             raise Problem(503, "not-ready", "no model is loaded yet")
         if page in ("predict", "labels"):
@@ -119,14 +127,22 @@ class Endpoint:
                 raise Problem(405, "method", f"found {method}, /{page} takes POST")
             content_type, length = content_type_and_length(scope)
             body = await read_body(receive, length, self._spec.serve.max_request_bytes)
-            answer = self._predictor.predict if page == "predict" else self._labels.accept
-            return await answer(content_type, body)
+            work = self._predictor.predict if page == "predict" else self._labels.accept
+            answer = await work(content_type, body)
+            if bucket is not None:
+                bucket.take(answer.rows - 1)
+            return answer
         if page not in self._documents and page not in self._pages.names:
             names = ("predict", "labels", "healthz", *self._documents, *self._pages.names)
             pages = ", ".join(f"{self._prefix}/{name}" for name in names)
             raise Problem(404, "not-found", f"nothing at {scope['path']!r:.100}; there are {pages}")
         if method not in ("GET", "HEAD"):
             raise Problem(405, "method", f"found {method}, /{page} takes GET")
+        if (
+            page == "readyz" and self._guard is not None
+        ):  # a probe's, without a key: not who answers, nor what is wrong
+            ready = {"status": "ready", "generation": self._standing.generation}
+            return Answer(200, JSON, msgspec.json.encode(ready), "page")
         if page in self._documents:
             return Answer(200, *self._documents[page], "page")
         if not page and not path.endswith("/"):  # the page's own addresses are relative to the folder

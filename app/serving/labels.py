@@ -206,7 +206,8 @@ class LabelDesk:
             await self._commits.add(table)
         except JournalError as error:
             raise Problem(503, "journal", f"the labels are not kept, send them again: {error}") from None
-        return Answer(202, JSON, msgspec.json.encode({"accepted": table.num_rows}), "labels")
+        rows = table.num_rows
+        return Answer(202, JSON, msgspec.json.encode({"accepted": rows}), "labels", rows=rows)
 
 
 def _wrong(code: str, row: int | None, field: str, found: object, allowed: str) -> Problem:

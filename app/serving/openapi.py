@@ -8,6 +8,7 @@ from app.data.features import CategoryColumn, NumberColumn, TargetColumn
 from app.serving.arrow_codec import ArrowCodec
 from app.serving.codec import FLOAT32_MAX, ID_LENGTH, Fields
 from app.serving.json_codec import JsonCodec
+from app.serving.listener import address
 from app.serving.moments import HIGHEST, LOWEST
 from app.serving.pages import DECISIONS, MOST_DECISIONS
 from app.serving.problems import CONTENT_TYPE
@@ -33,13 +34,27 @@ _LIMIT: dict[str, Any] = {
     "description": "Most decisions of the answer",
     "schema": {"type": "integer", "minimum": 1, "maximum": MOST_DECISIONS, "default": DECISIONS},
 }
+_OPEN = ("healthz", "readyz")
+_SCHEMES: dict[str, dict[str, Any]] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "The key"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The key"},
+    "basic": {"type": "http", "scheme": "basic", "description": "For browsers: any user name, the key as password"},
+}
+_TOO_MUCH = "Too much at once, for the service or for the key; Retry-After says when to come again"
+_FORBIDDEN = "The key is not good for this, or a page of another site had a browser send it"
+_KEY_PROBLEMS = {
+    "401": "No key was sent, or one that is unknown, revoked or expired",
+    "403": _FORBIDDEN,
+    "429": _TOO_MUCH,
+}
 _PROBLEMS = {
     "400": "Not JSON, or not a whole Arrow stream",
+    "403": _FORBIDDEN,
     "408": "The body came too slowly",
     "413": "Body or row count above the limit",
     "415": "Another content type",
     "422": "A field that is unknown, missing, of another type or outside its limits; says which row and field",
-    "429": "Overloaded; Retry-After says when to come again",
+    "429": _TOO_MUCH,
     "503": "No model is loaded yet, or the journal cannot be written; Retry-After says when to come again",
 }
 
@@ -61,10 +76,9 @@ def openapi(spec: Spec, fields: Fields, model: str) -> dict[str, Any]:
             row,
         ]
     }
-    problems = {
-        status: {"description": text, "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
-        for status, text in _PROBLEMS.items()
-    }
+    guarded = spec.serve.needs_keys
+    refusals = _responses(_KEY_PROBLEMS if guarded else {})
+    problems = refusals | _responses(_PROBLEMS)
     binary = {"schema": {"type": "string", "format": "binary"}}
     predict = {
         "summary": f"Predict {fields.plan.target.name}",
@@ -126,15 +140,30 @@ def openapi(spec: Spec, fields: Fields, model: str) -> dict[str, Any]:
                             "200": {
                                 "description": text,
                                 "content": {"text/html" if page == "docs" else "application/json": {"schema": {}}},
-                            }
+                            },
+                            **(refusals if page not in _OPEN else {}),
                         },
+                        **_security(guarded, page),
                     }
                 }
                 for page, text in pages.items()
             },
         },
-        "components": {"schemas": {"Problem": _problem()}},
+        "components": {"schemas": {"Problem": _problem()}, **({"securitySchemes": _SCHEMES} if guarded else {})},
+        **({"security": [{"bearer": []}, {"header": []}]} if guarded else {}),
     }
+
+
+def _responses(problems: dict[str, str]) -> dict[str, Any]:
+    content = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": text, "content": content} for status, text in problems.items()}
+
+
+def _security(guarded: bool, page: str) -> dict[str, Any]:
+    """Return what a page asks for: nothing of a probe, the key in any form of the others."""
+    if not guarded:
+        return {}
+    return {"security": [] if page in _OPEN else [{name: []} for name in _SCHEMES]}
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
@@ -238,10 +267,10 @@ def docs_page(spec: Spec, fields: Fields, model: str) -> str:
         f"<td>{html.escape(fields.limits(name) or '')}</td></tr>"
         for name in (*fields.plan.names, *fields.extras)
     )
-    problems = "".join(
-        f"<tr><td>{status}</td><td>{html.escape(text)}</td></tr>" for status, text in _PROBLEMS.items()
-    )
-    address = f"http://{spec.serve.host}:{spec.serve.port}/{spec.name}"
+    told = (_KEY_PROBLEMS if spec.serve.needs_keys else {}) | _PROBLEMS
+    problems = "".join(f"<tr><td>{status}</td><td>{html.escape(text)}</td></tr>" for status, text in told.items())
+    key = ' -H "authorization: Bearer $EVERTRUE_KEY"' if spec.serve.needs_keys else ""
+    here = address(spec)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{spec.name}</title>
@@ -256,12 +285,12 @@ table {{ border-collapse: collapse }} td, th {{ text-align: left; padding: .2rem
 ({fields.plan.target.task}). See also the <a href=".">console</a>, <a href="model">model</a>, <a href="drift">drift</a>,
 <a href="decisions">decisions</a> and <a href="openapi.json">openapi.json</a>.</p>
 <h2>Ask</h2>
-<pre>curl {address}/predict -H 'content-type: application/json' -d '{html.escape(example)}'</pre>
+<pre>curl {here}/predict{key} -H 'content-type: application/json' -d '{html.escape(example)}'</pre>
 <p>A body is <code>{{"rows": [...]}}</code>, <code>{{"columns": {{...}}}}</code> or one bare row as JSON, or an Arrow
 IPC stream (<code>{ArrowCodec.content_type}</code>); the answer comes in kind. At most {fields.max_rows:,} rows and
 {spec.serve.max_request_bytes:,} bytes.</p>
 <h2>Tell what came true</h2>
-<pre>curl {address}/labels -H 'content-type: application/json' -d '{html.escape(label)}'</pre>
+<pre>curl {here}/labels{key} -H 'content-type: application/json' -d '{html.escape(label)}'</pre>
 <p>By the id that the prediction had; <code>time</code> says when it became known, now when left out. Labels are on disk
 once they are acknowledged. Arrow works, too, with these columns.</p>
 <h2>Fields</h2><table><tr><th>Field</th><th>Holds</th><th>Allowed</th></tr>{lines}</table>

@@ -93,7 +93,7 @@ class Predictor:
         else:
             self._recorder.record(row)
         self._metrics.rows(batch.rows)
-        return Answer(200, codec.content_type, answer, "ok")
+        return Answer(200, codec.content_type, answer, "ok", rows=batch.rows)
 
     async def _off_loop(self, codec: Codec, body: bytes) -> Batch:
         return await asyncio.get_running_loop().run_in_executor(self._executor, codec.decode, body)

@@ -4,10 +4,14 @@ from typing import Any
 
 import msgspec
 
+from app.serving.asgi import Headers
+
 CONTENT_TYPE = "application/problem+json"
 
 _TITLES = {
     400: "Malformed request",
+    401: "No good key",
+    403: "Not allowed",
     404: "Not found",
     405: "Method not allowed",
     408: "Request took too long",
@@ -24,7 +28,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
     """A request that cannot be answered.
 
     `detail` says what was found and what is allowed; `row` (from 0) and `field` say where, when known.
-    `code` is a short name of bounded variety, for metrics.
+    `code` is a short name of bounded variety, for metrics; `headers` go with the answer.
     """
 
     def __init__(
@@ -37,11 +41,13 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
         field: str | None = None,
         found: object = None,
         allowed: str | None = None,
+        headers: Headers = (),
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.code = code
         self.row = row
+        self.headers = headers
         self.document: dict[str, Any] = {
             "type": f"urn:evertrue:problem:{code}",
             "title": _TITLES[status],

@@ -9,11 +9,23 @@ from app.spec.learning import Kind, Model, Single, Train, Trees, Workers
 from app.spec.loop import Alerts, Budget, Drift, Journal, Retrain, Rollout
 from app.spec.search import Choice, Compress, Quantisation, Range, Searched, Student, Teacher, Tune
 from app.spec.section import Conflict, ConflictError, Section
-from app.spec.service import Gate, Serve
+from app.spec.service import Gate, Serve, Tls
 from app.spec.table import CategoryFeature, Data, Feature, NumberFeature, Quality, Rule, Split, Task
-from app.spec.values import DURATION, MOMENT, NAME, WEB_ADDRESS, Column, Duration, Moment, Value, write_duration
+from app.spec.values import (
+    ABSOLUTE_PATH,
+    DURATION,
+    MOMENT,
+    NAME,
+    WEB_ADDRESS,
+    Column,
+    Duration,
+    Moment,
+    Value,
+    write_duration,
+)
 
 __all__ = [
+    "ABSOLUTE_PATH",
     "DURATION",
     "MOMENT",
     "NAME",
@@ -51,6 +63,7 @@ __all__ = [
     "Student",
     "Task",
     "Teacher",
+    "Tls",
     "Train",
     "Trees",
     "Tune",

@@ -1,13 +1,14 @@
 """What a version must prove before it serves, and how it answers."""
 
 import datetime as dt
+import ipaddress
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from app.spec.section import Conflict, Section
-from app.spec.values import Column, PositiveDuration, WebAddress
+from app.spec.values import ABSOLUTE_PATH, Column, PositiveDuration, WebAddress
 
 
 class Gate(Section):
@@ -38,6 +39,21 @@ class Gate(Section):
     max_megabytes: float = Field(100, gt=0, description="Largest size of the bundle.")
 
 
+class Tls(Section):
+    """By what the endpoint proves itself to its clients."""
+
+    certificate: str = Field(
+        pattern=ABSOLUTE_PATH,
+        description="PEM file of the certificate, followed by those between it and the root.",
+        examples=["/etc/evertrue/tls.crt"],
+    )
+    key: str = Field(
+        pattern=ABSOLUTE_PATH,
+        description="PEM file of its private key, without a password and readable by nobody but owner and group.",
+        examples=["/etc/evertrue/tls.key"],
+    )
+
+
 class Serve(Section):
     """How the endpoint answers."""
 
@@ -45,6 +61,12 @@ class Serve(Section):
         "127.0.0.1", min_length=1, description="Address the endpoint listens on; loopback unless told otherwise."
     )
     port: int = Field(8000, ge=1, le=65535, description="Port the endpoint listens on.")
+    keys: Literal["auto", "required", "none"] = Field(
+        "auto",
+        description="Whether a request has to carry a key (`python -m jobs.keys` makes them). `auto`: as soon as `host` "
+        "is not loopback. `none` beyond loopback leaves it to something in front to say who may ask.",
+    )
+    tls: Tls | None = Field(None, description="Speak HTTPS, and nothing else; left out: HTTP.")
     min_replicas: int = Field(1, ge=1, description="Fewest replicas.")
     max_replicas: int = Field(4, ge=1, description="Most replicas.")
     target_ongoing_requests: float = Field(
@@ -70,6 +92,19 @@ class Serve(Section):
         description="Pages that the console links to, by name: where Grafana, MLflow or Ray's dashboard can be seen.",
         examples=[{"MLflow": "https://mlflow.example.com/"}],
     )
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether this machine alone reaches the endpoint."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether a request has to carry a key."""
+        return self.keys == "required" or (self.keys == "auto" and not self.on_loopback)
 
     def conflicts(self) -> Iterator[Conflict]:
         """Yield limits that could never be reached."""

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Wi
 DURATION = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d|w)$"
 MOMENT = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:\d{2})?)?$"
 WEB_ADDRESS = r"^https?://[^\s/@]+(/\S*)?$"
+ABSOLUTE_PATH = r"^/[^\n]+$"
 NAME = r"^[a-z][a-z0-9-]{0,62}$"
 
 _MICROSECONDS = {

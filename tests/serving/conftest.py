@@ -21,6 +21,7 @@ from app.monitor.profile import fit
 from app.serving.arrow_codec import ArrowCodec
 from app.serving.codec import Fields
 from app.serving.endpoint import Endpoint
+from app.serving.guard import Guard
 from app.serving.json_codec import JsonCodec
 from app.serving.loaded import Loaded, Standing
 from app.serving.recorder import Recorder
@@ -121,13 +122,13 @@ def make_loaded(
 class Room:
     """A replica's endpoint with its recorder and journal; nothing is written before `flush` or the end."""
 
-    def __init__(self, spec: Spec, folder: Path) -> None:
+    def __init__(self, spec: Spec, folder: Path, guard: Guard | None = None) -> None:
         self.kept, self.counted = Kept(), Counted()
         self.metrics = ServingMetrics("rides", self.counted, later=lambda seconds, call: None)
         self.recorder = Recorder(spec.journal, self.kept.write, "replica", self.metrics.dropped)
         self.executor = ThreadPoolExecutor(1)
         self.endpoint = Endpoint(
-            spec, self.executor, self.metrics, self.recorder, self.kept.write, str(folder), lambda: None
+            spec, self.executor, self.metrics, self.recorder, self.kept.write, str(folder), lambda: None, guard
         )
 
     def stand(
@@ -163,9 +164,9 @@ def room(declaration: Declaration, tmp_path: Path) -> Iterator[Callable[..., Roo
     """Return a maker of rooms; keywords are settings of the declaration's journal."""
     made: list[Room] = []
 
-    def make(**journal: Any) -> Room:
+    def make(guard: Guard | None = None, **journal: Any) -> Room:
         spec = declaration.spec.model_copy(update={"journal": declaration.spec.journal.model_copy(update=journal)})
-        made.append(Room(spec, tmp_path))
+        made.append(Room(spec, tmp_path, guard))
         return made[-1]
 
     yield make
