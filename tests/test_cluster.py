@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray._common.usage.usage_constants import USAGE_STATS_ENABLED_ENV_VAR
 
 from app import cluster
 
@@ -75,3 +76,10 @@ def test_haproxy_holds_requests_as_a_whole_so_that_another_replica_can_answer_th
         "defaults\n    option redispatch 1\n    option http-buffer-request\n    timeout http-request 30s\n"
         "    retry-on conn-failure empty-response\n"
     )
+
+
+def test_rays_usage_statistics_are_off_by_the_name_that_ray_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(USAGE_STATS_ENABLED_ENV_VAR, raising=False)
+    assert cluster.settings(tmp_path, local=False)[USAGE_STATS_ENABLED_ENV_VAR] == "0"
