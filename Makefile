@@ -31,7 +31,7 @@ docs: $(VENV)/.dev  ## write what is generated: the reference and the JSON Schem
 	$(RUN) -m app.declaration --schema > docs/evertrue.schema.json
 	$(RUN) -m app.declaration --reference > docs/declaration.md
 
-cluster-check: $(VENV)/.run  ## would Ray and the clouds take the files in cluster/? what is left to fill in?
+cluster-check: $(VENV)/.dev  ## would Ray and the clouds take the files in cluster/? what is left to fill in?
 	$(RUN) -m cluster.check
 
 clean:  ## remove the virtual environments and all results
