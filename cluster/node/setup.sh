@@ -9,6 +9,7 @@ cd ~/evertrue
 chmod 700 ~/.ray
 chmod 600 ~/.ray/auth_token
 printf '%s\n' "EVERTRUE_WORKSPACE=$workspace" "MLFLOW_TRACKING_URI=$registry" >place.env
+# shellcheck source=cluster/node/environment.sh
 . ./environment.sh
 
 uv=0.13.8 # brings Python 3.11, whatever the machine has, and the torch that fits its GPU, or none
