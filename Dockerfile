@@ -10,12 +10,11 @@ ENV VIRTUAL_ENV=/opt/evertrue UV_NO_CACHE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOAD
 WORKDIR /build
 RUN pip install --no-cache-dir uv==0.13.8 && uv venv --python 3.11 /opt/evertrue
 COPY pyproject.toml requirements.lock ./
-# The answers' GPU runtime takes the place of the other, in the same folder: so it comes after.
+# The runtime that answers on GPUs shares its folder with the other, so that one has to go first.
 RUN case "$DEVICE" in \
         cpu) uv pip install --constraint requirements.lock --requirements pyproject.toml --torch-backend cpu ;; \
         gpu) uv pip install --constraint requirements.lock --requirements pyproject.toml \
-            && uv pip install --reinstall-package onnxruntime-gpu \
-                "onnxruntime-gpu==$(sed -n 's/^onnxruntime==//p' requirements.lock)" ;; \
+            && uv pip uninstall onnxruntime && uv pip install onnxruntime-gpu==1.31.1 ;; \
         *) echo "found DEVICE=$DEVICE, allowed: cpu, gpu" >&2; exit 2 ;; \
     esac
 COPY README.md LICENSE ./

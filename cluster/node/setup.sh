@@ -20,8 +20,9 @@ fi
 [ -x venv/bin/python ] || uv venv --quiet --python 3.11 venv
 install() { uv pip install --quiet --python venv/bin/python --constraint requirements.lock "$@"; }
 install --torch-backend auto ./evertrue-*.whl "$@"
-if command -v nvidia-smi >/dev/null; then # takes the place of onnxruntime, in the same folder: so it comes after
-    install --reinstall-package onnxruntime-gpu "onnxruntime-gpu==$(sed -n 's/^onnxruntime==//p' requirements.lock)"
+if command -v nvidia-smi >/dev/null; then # shares its folder with the other, so one has to go first
+    uv pip uninstall --quiet --python venv/bin/python onnxruntime
+    install --reinstall-package onnxruntime-gpu onnxruntime-gpu==1.31.1
 fi
 
 line='. ~/evertrue/environment.sh'

@@ -89,8 +89,10 @@ def test_setup_closes_the_token_and_installs_the_wheel_in_the_versions_that_were
 
 def test_a_node_with_a_gpu_answers_on_it(home: Path) -> None:
     shutil.copy(home / "stub", home / "programs/nvidia-smi")
-    lock = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text().split() if "==" in line)
-    assert set_up(home)[-1].endswith(f"--reinstall-package onnxruntime-gpu onnxruntime-gpu=={lock['onnxruntime']}")
+    *_, uninstall, install = set_up(home)
+    assert uninstall.startswith("uv pip uninstall ")
+    assert uninstall.endswith(" onnxruntime")  # both write into one folder
+    assert "--reinstall-package onnxruntime-gpu onnxruntime-gpu==" in install
 
 
 def test_setup_can_be_repeated(home: Path) -> None:
