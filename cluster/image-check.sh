@@ -28,7 +28,7 @@ inside() { build run --isolation chroot "$container" -- "$@"; }
 inside ray --version
 inside python -c 'import app.pipeline, app.serving.deploy, jobs.train, lightgbm, onnxruntime, torch'
 for program in bash ps wget; do inside which "$program"; done
-for program in uv gcc git; do if inside which "$program"; then exit 1; fi; done
+for program in uv gcc git; do if inside which "$program" 2>/dev/null; then exit 1; fi; done
 build inspect --type image evertrue | grep -q '"health-check"'
 inside sh -c '! touch /opt/evertrue/x 2>/dev/null'
 du -sh "$(build mount "$container")"
