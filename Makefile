@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 EXAMPLE := examples/flights/flights.yaml
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test serve stop bench lint docs clean
+.PHONY: run test serve stop bench lint docs cluster-check clean
 
 run: $(VENV)/.run  ## the flights example, the whole loop: ten months of traffic in minutes
 	$(RUN) -m jobs.run $(EXAMPLE) --arrivals $(dir $(EXAMPLE))data/arrivals.parquet --known known --pace 3
@@ -32,6 +32,9 @@ docs: $(VENV)/.dev  ## write what is generated: the reference and the JSON Schem
 	$(RUN) -m app.declaration --reference > docs/declaration.md
 	$(RUN) -m app.telemetry > docs/metrics.md
 	$(RUN) cluster/grafana/dashboard.py > cluster/grafana/evertrue.json
+
+cluster-check: $(VENV)/.dev  ## would Ray and the clouds take the files in cluster/? what is left to fill in?
+	$(RUN) -m cluster.check
 
 clean:  ## remove the virtual environments and all results
 	rm -rf $(VENV) .venvs workspace examples/*/data

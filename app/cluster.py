@@ -47,7 +47,7 @@ def settings(state: Path, *, local: bool) -> dict[str, str]:
         # Serve works off what it has counted in one go, on the loop that answers: little at a time halves the p99.
         "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "25",
         "RAY_worker_niceness": "0",  # workers run at 15 otherwise: behind everything else on the machine
-        "RAY_usage_stats_enabled": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait take the CPUs from those that answer
     }

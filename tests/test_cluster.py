@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray._common.usage.usage_constants import USAGE_STATS_ENABLED_ENV_VAR
 
 from app import cluster
 
@@ -98,3 +99,10 @@ def test_haproxy_listens_where_it_is_told_and_what_else_ray_wrote_stays(
         for _ in range(2):
             subprocess.run([launcher, "-f", str(config)], capture_output=True, check=True)
         assert config.read_text() == written.format(expected)
+
+
+def test_rays_usage_statistics_are_off_by_the_name_that_ray_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(USAGE_STATS_ENABLED_ENV_VAR, raising=False)
+    assert cluster.settings(tmp_path, local=False)[USAGE_STATS_ENABLED_ENV_VAR] == "0"

@@ -1,0 +1,1 @@
+"""Files that bring up clusters, and the check of them."""

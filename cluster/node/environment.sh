@@ -1,0 +1,10 @@
+# shellcheck shell=sh
+# Sourced by every shell of a node that `ray up` started: Ray's settings, the workspace, and where the programs are.
+for file in ~/evertrue/ray.env ~/evertrue/place.env; do
+    while IFS='=' read -r name value; do
+        case $name in '' | \#*) continue ;; esac
+        export "$name=$value" # as it stands, without quotes: Kubernetes reads the same file
+    done <"$file"
+done
+unset file name value
+export PATH="$HOME/evertrue/venv/bin:$HOME/evertrue/bin:$PATH"
