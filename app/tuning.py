@@ -1,9 +1,9 @@
 """How is a better model found? What the declaration leaves open is searched; the best is trained, judged and compared.
 
-Trials see the training part alone, in it also days drawn to judge them (`app.training.search.days`). LightGBM's
-settings are searched likewise, with as many trials and no more time. The best settings of both make a version like any
-other: LightGBM's are its baseline's. The declared settings are trained beside it, and all are measured on rows that
-no trial has seen.
+Trials see the training part alone, in it also days drawn to judge them (`app.training.search.days`); the best of them
+have to be proven better than the declared settings (`app.training.search.finals`). LightGBM's settings are searched
+likewise, with as many trials and no more time. What is chosen of both makes a version like any other: LightGBM's are
+its baseline's. The declared settings are trained beside it, and all are measured on rows that no trial has seen.
 """
 
 import hashlib
@@ -21,7 +21,6 @@ from app.model.contents import Evaluation
 from app.model.runtime import Runtime
 from app.pipeline import Rows, Stopwatch, TrainedVersion, commit_of, later_rows, train_version
 from app.spec import Spec, Value
-from app.training.held_out import Score
 from app.training.kinds import fit_model
 from app.training.resources import cpu_count
 from app.training.search.days import with_drawn_days
@@ -38,10 +37,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a search came to: the version of the best settings, and how it stands beside others on `judged` rows.
+    """What a search came to: the version of the settings it chose, and how it stands beside others on `judged` rows.
 
     `settings` are those that differ from the declaration, LightGBM's among them. `sides` are the declared settings,
-    the best ones, and LightGBM with either, by name. All of it is kept at the address `report`, pictures beside it.
+    the chosen ones, and LightGBM with either, by name. All of it is kept at the address `report`, pictures beside it.
     """
 
     version: TrainedVersion
@@ -78,18 +77,17 @@ def tune(declaration: Declaration, workspace: Workspace, run: str | None = None,
     found, trees = searched(spec, "search", folder, None), None
     if spec.tune.baseline and spec.model.kind != "lightgbm":
         trees = searched(_of_trees(spec), "search of LightGBM", join(folder, "lightgbm"), found.seconds)
-    settings = found.best.settings | (trees.best.settings if trees else {})
-    reason = f"best of {len(found.trials)} trials"
-    version = train_version(declaration, workspace, f"{run}-best", reason, settings)
+    settings = found.chosen.settings | (trees.chosen.settings if trees else {})
+    version = train_version(declaration, workspace, f"{run}-chosen", _reason(found), settings)
     with watch("compare"):
-        declared = fit_model(rows.parts, rows.plan, spec, workspace, f"{run}-declared")
-        models = {
-            "declared": _score(declared.onnx, rows),
-            "best": open_bundle(version.bundle).runtime(threads=cpu_count()).score,
-        }
+        chosen = open_bundle(version.bundle).runtime(threads=cpu_count()).score
+        models = {"declared": chosen, "chosen": chosen}
+        if found.chosen != found.declared:
+            declared = fit_model(rows.parts, rows.plan, spec, workspace, f"{run}-declared")
+            models["declared"] = Runtime(declared.onnx, rows.plan, threads=cpu_count()).score
         if trees is not None:
             models["LightGBM, declared"] = rows.baseline(spec).score
-            models["LightGBM, best"] = rows.baseline(spec.with_settings(trees.best.settings)).score
+            models["LightGBM, chosen"] = rows.baseline(spec.with_settings(trees.chosen.settings)).score
         sides = {name: held_out.evaluate(score(held_out.examples.features)) for name, score in models.items()}
     judged = later or f"the {held_out.part} part"
     pictures = {f"{name}.png": png for name, png in draw(found.space, found.trials, found.best).items()}
@@ -109,15 +107,17 @@ def _of_trees(spec: Spec) -> Spec:
     )
 
 
-def _score(onnx: bytes, rows: Rows) -> Score:
-    return Runtime(onnx, rows.plan, threads=cpu_count()).score
+def _reason(found: "Found") -> str:
+    if found.chosen == found.declared:
+        return f"as declared: none of {len(found.trials)} trials is proven better"
+    return f"trial {found.chosen.number} of {len(found.trials)}"
 
 
 def _identity(prepared: Prepared, spec: Spec) -> str:
-    """Name a search by what decides its trials, but not by how many there may be."""
+    """Name a search by what decides its trials, but not by how many there may be, nor by what becomes of them."""
     whole = spec.dump()
     asked = {name: whole[name] for name in ("task", "model", "train", "tune")}
-    for how_many in ("trials", "time_budget"):
+    for how_many in ("trials", "time_budget", "finalists"):
         asked["tune"].pop(how_many)
     content = json.dumps([prepared.fingerprint, asked], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
@@ -137,6 +137,8 @@ def _report(
         return {
             "declared": one.declared.loss,
             "best": one.best.loss,
+            "chosen": one.chosen.number,
+            "finals": [asdict(standing) for standing in one.standings],
             "seconds": one.seconds,
             "trials": [asdict(trial) for trial in one.trials],
         }

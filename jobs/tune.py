@@ -1,6 +1,7 @@
-"""Search what the declaration leaves open; train the best settings, judge them, register the version; compare honestly."""
+"""Search what the declaration leaves open; train what proves better, judge it, register the version; compare honestly."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -12,6 +13,9 @@ from app.workspace import Workspace
 from jobs.build import build_table
 from jobs.command import main
 from jobs.told import tell
+
+if TYPE_CHECKING:
+    from app.training.search.driver import Found
 
 
 def run(declaration: Declaration, workspace: Workspace, arguments: argparse.Namespace) -> None:
@@ -25,14 +29,31 @@ def run(declaration: Declaration, workspace: Workspace, arguments: argparse.Name
     print(f"report: {found.report}")
 
 
-def _found(found: Tuned) -> str:
-    search = found.found
-    lines = [f"validation loss: {search.best.loss:.4f} at best, {search.declared.loss:.4f} as declared"]
-    if found.trees:
-        lines.append(f"LightGBM's: {found.trees.best.loss:.4f} at best, {found.trees.declared.loss:.4f} as declared")
-    if found.settings:
-        lines += ["to keep what was found, put this into the declaration:", _snippet(found.settings).rstrip()]
+def _found(tuned: Tuned) -> str:
+    lines = _of_search("", tuned.found)
+    if tuned.trees:
+        lines += _of_search("LightGBM: ", tuned.trees)
+    if tuned.settings:
+        lines += ["to keep what was found, put this into the declaration:", _snippet(tuned.settings).rstrip()]
     return "\n".join(lines)
+
+
+def _of_search(who: str, found: "Found") -> list[str]:
+    """Say what a search came to, and how the best of its trials stand beside the declared settings."""
+    lines = [f"{who}validation loss {found.best.loss:.4f} at best, {found.declared.loss:.4f} as declared"]
+    if found.standings:
+        lines.append(f"{who}again, on three stretches of days, each judged by models that learned from the others:")
+    for one in found.standings:
+        interval = f"between {one.low:+.4f} and {one.high:+.4f}"
+        lines.append(
+            f"  trial {one.number}: {one.difference:+.4f} beside the declared settings, {interval}"
+            + (", proven better" if one.proven else "")
+        )
+    if found.chosen == found.declared:
+        lines.append(f"{who}nothing is proven better than the declared settings: they stay")
+    else:
+        lines.append(f"{who}trial {found.chosen.number} is taken")
+    return lines
 
 
 def _snippet(settings: dict[str, Value]) -> str:

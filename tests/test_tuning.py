@@ -37,21 +37,30 @@ def test_the_best_settings_become_a_judged_version_that_knows_them(made):
     _, workspace, found = made
     bundle = open_bundle(found.version.bundle)
     assert bundle.data["tuned"] == found.settings
-    for key, value in found.found.best.settings.items():
+    for key, value in found.found.chosen.settings.items():
         section, name = key.split(".")
         assert getattr(getattr(bundle.spec, section), name) == value
     [version] = Registry.open(workspace, "rides").versions()
-    assert (version.number, version.reason) == (1, "best of 3 trials")
+    chosen = found.found.chosen.number
+    told = "as declared: none of 3 trials is proven better" if chosen == 1 else f"trial {chosen} of 3"
+    assert (version.number, version.reason) == (1, told)
     assert found.found.best.loss <= found.found.declared.loss
+
+
+def test_only_what_is_proven_better_takes_the_declared_settings_place(made):
+    _, _, found = made
+    for one in (found.found, found.trees):
+        proven = {standing.number for standing in one.standings if standing.proven}
+        assert one.chosen.number in (proven or {1})
 
 
 def test_lightgbm_was_searched_with_the_same_budget_and_is_the_baseline(made):
     _, _, found = made
     assert len(found.trees.trials) <= 3
-    assert any(key.startswith("model.trees.") for key in found.settings) or found.trees.best == found.trees.declared
-    assert found.sides.keys() == {"declared", "best", "LightGBM, declared", "LightGBM, best"}
+    assert any(key.startswith("model.trees.") for key in found.settings) or found.trees.chosen == found.trees.declared
+    assert found.sides.keys() == {"declared", "chosen", "LightGBM, declared", "LightGBM, chosen"}
     baseline = open_bundle(found.version.bundle).metrics["baseline"]["overall"]["log_loss"]
-    assert found.sides["LightGBM, best"].overall["log_loss"] == pytest.approx(baseline, rel=1e-3)
+    assert found.sides["LightGBM, chosen"].overall["log_loss"] == pytest.approx(baseline, rel=1e-3)
 
 
 def test_the_report_holds_every_trial_and_how_all_stand_on_rows_no_trial_has_seen(made):
@@ -60,7 +69,7 @@ def test_the_report_holds_every_trial_and_how_all_stand_on_rows_no_trial_has_see
     assert report["judged"] == "the test part"
     assert [trial["number"] for trial in report["search"]["trials"]] == [1, 2, 3]
     served = open_bundle(found.version.bundle).metrics["model"]["overall"]["log_loss"]
-    assert report["sides"]["best"]["overall"]["log_loss"] == pytest.approx(served, rel=1e-4)
+    assert report["sides"]["chosen"]["overall"]["log_loss"] == pytest.approx(served, rel=1e-4)
     assert Path(found.report).with_name("parallel.png").exists()
 
 
@@ -85,6 +94,7 @@ def test_the_same_search_again_trains_nothing(made, monkeypatch):
         raise AssertionError("all is known")
 
     monkeypatch.setattr("app.training.search.driver._run", never)
+    monkeypatch.setattr("app.training.search.driver.judge_heat", never)
     again = tune(declaration, workspace)
     assert (again.found, again.trees, again.settings) == (found.found, found.trees, found.settings)
     assert again.version.number == found.version.number

@@ -36,6 +36,24 @@ class Examples(NamedTuple):
     position: npt.NDArray[np.int64]
     """The row's place in the prepared table (n,)."""
 
+    def chosen(self, which: npt.NDArray[np.bool_]) -> "Examples":
+        """Return the rows that `which` (n,) holds true."""
+        time = self.time[which] if len(self.time) else self.time
+        return Examples(self.features.rows(which), self.target[which], time, self.position[which])
+
+
+def joined(one: Examples, other: Examples) -> Examples:
+    """Return the rows of one, then those of the other."""
+    return Examples(
+        Features(
+            np.concatenate([one.features.number, other.features.number]),
+            np.concatenate([one.features.category, other.features.category]),
+        ),
+        np.concatenate([one.target, other.target]),
+        np.concatenate([one.time, other.time]),
+        np.concatenate([one.position, other.position]),
+    )
+
 
 def dataset(prepared: "Prepared", plan: FeaturePlan, part: str, unlabelled: bool = False) -> "ray.data.Dataset":
     """Return the examples of a part as a lazy stream over the cluster, whatever their number.

@@ -65,6 +65,14 @@ class Tune(Section):
         description="Fraction of the training rows, as whole days drawn at random, that judge trials beside the "
         "newest ones: a search that only looks at the newest days fits their weather.",
     )
+    finalists: int = Field(
+        4,
+        ge=0,
+        le=100,
+        description="Best trials that meet the declared settings again, in a cross-validation over three stretches of "
+        "days: what is proven better there is taken, else the declared settings stay. With 0 the best trial is taken, "
+        "however lucky.",
+    )
     cpus_per_trial: float = Field(1, gt=0, description="CPUs a trial reserves; as many trials run at once as fit.")
     gpus_per_trial: float = Field(0, ge=0, le=64, description="GPUs a trial reserves; .25 lets four share one.")
     baseline: bool = Field(

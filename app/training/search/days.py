@@ -8,9 +8,8 @@ at random within the window take from both. Whole days, because rows of one day 
 import numpy as np
 import numpy.typing as npt
 
-from app.data.encode import Examples
+from app.data.encode import Examples, joined
 from app.training.loader import Parts
-from app.types import Features
 
 _DAY = 86_400_000
 
@@ -22,7 +21,7 @@ def with_drawn_days(parts: Parts, fraction: float, seed: int) -> Parts:
     """
     train, validation = parts
     drawn = _drawn(train, fraction, seed)
-    return Parts(_rows(train, ~drawn), _together(_rows(train, drawn), validation))
+    return Parts(train.chosen(~drawn), joined(train.chosen(drawn), validation))
 
 
 def _drawn(train: Examples, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
@@ -36,20 +35,3 @@ def _drawn(train: Examples, fraction: float, seed: int) -> npt.NDArray[np.bool_]
     taken = np.zeros(len(groups), np.bool_)
     taken[chosen] = True
     return np.asarray(taken[of_row])
-
-
-def _rows(examples: Examples, which: npt.NDArray[np.bool_]) -> Examples:
-    time = examples.time[which] if len(examples.time) else examples.time
-    return Examples(examples.features.rows(which), examples.target[which], time, examples.position[which])
-
-
-def _together(one: Examples, other: Examples) -> Examples:
-    return Examples(
-        Features(
-            np.concatenate([one.features.number, other.features.number]),
-            np.concatenate([one.features.category, other.features.category]),
-        ),
-        np.concatenate([one.target, other.target]),
-        np.concatenate([one.time, other.time]),
-        np.concatenate([one.position, other.position]),
-    )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+import ray
 import torch
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
@@ -24,11 +25,28 @@ from app.training.kinds import fit_model
 from app.training.loader import Parts
 from app.training.resources import room, worker_need, worker_range, workers_use_gpu
 from app.training.search.course import Course, Watch
+from app.training.search.finals import (
+    FOLDS,
+    Heat,
+    Losses,
+    Standing,
+    Stretches,
+    describe_heat,
+    finalists,
+    heats,
+    judge_heat,
+    read_heat,
+    standings,
+    winner,
+    write_heat,
+)
 from app.training.search.halving import EPOCH, LOSS, STATE, Halving
 from app.training.search.space import Space
 from app.training.search.trials import DECLARED, Record, State, Trial, busy_seconds
 from app.types import UserError
 from app.workspace import Workspace, delete_folder, join, list_folders
+
+log = logging.getLogger(__name__)
 
 _LOSSES, _REASON = "losses", "reason"
 _NEXT_TO_NOTHING = 0.001  # CPUs of a trial whose workers take their own
@@ -44,13 +62,19 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found: `best` is never worse than `declared`, on the rows that judged both."""
+    """What a search found: `best` is never worse than `declared`, on the rows that judged both.
+
+    `chosen` is the one to go on with: proven better than `declared` by the finals, of which `standings` tells; else
+    `declared` itself.
+    """
 
     space: Space
     trials: list[Trial]
     best: Trial
     declared: Trial
     seconds: float
+    standings: list[Standing]
+    chosen: Trial
 
 
 class _Config(TypedDict):
@@ -96,10 +120,13 @@ def search(
     work = _Work(parts, plan, space, workspace, run, max(1, int(spec.tune.cpus_per_trial)))
     if course.missing:
         _run(course, work)
-    _forget(workspace.uri(spec.name, "checkpoints", run), None)
+    held = finalists(course.ended, spec.tune.finalists)
+    found = _finals(held, course.trials[DECLARED], work, record) if held else []
+    delete_folder(workspace.uri(spec.name, "checkpoints", run))
     best = course.best
     assert best is not None, "the declared settings have finished"
-    return Found(space, course.ended, best, course.trials[DECLARED], busy_seconds(course.ended))
+    chosen = course.trials[winner(found)] if spec.tune.finalists else best
+    return Found(space, course.ended, best, course.trials[DECLARED], busy_seconds(course.ended), found, chosen)
 
 
 def _run(course: Course, work: _Work) -> None:
@@ -129,6 +156,33 @@ def _run(course: Course, work: _Work) -> None:
                 failure_config=tune.FailureConfig(max_failures=spec.train.max_failures),
             ),
         ).fit()
+
+
+def _finals(held: list[Trial], declared: Trial, work: _Work, record: Record) -> list[Standing]:
+    """Hold the best trials against the declared settings, as many trainings at once as the cluster holds."""
+    spec = work.space.spec
+    stretches = Stretches.of(work.parts)
+    every = list(heats(declared, held))
+    known = {heat: found for heat in every if (found := read_heat(record, heat)) is not None}
+    waiting = [heat for heat in every if heat not in known]
+    if waiting:
+        need, at_once = _place(spec)
+        judge = ray.remote(judge_heat).options(
+            num_cpus=need["CPU"], num_gpus=need.get("GPU", 0), max_retries=spec.train.max_failures
+        )
+        shared = ray.put(stretches), ray.put(work.plan)
+        running: dict[ray.ObjectRef[Losses | str], Heat] = {}
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                heat = waiting.pop(0)
+                given = work.space.declare(heat.settings)
+                running[judge.remote(*shared, given, heat, work.workspace, work.run, work.threads)] = heat
+            [done], _ = ray.wait([*running])
+            heat = running.pop(done)
+            known[heat] = found = ray.get(done)
+            write_heat(record, heat, found)
+            log.info("final of trial %d, part %d of %d: %s", heat.number, heat.fold + 1, FOLDS, describe_heat(found))
+    return standings(spec, known)
 
 
 def _train(config: _Config, work: _Work) -> None:
@@ -237,10 +291,10 @@ def _place(spec: Spec) -> tuple[dict[str, float], int]:
     return need, at_once
 
 
-def _forget(uri: str, number: str | None) -> None:
-    """Remove the checkpoints of a trial, its members' among them; of all where None."""
+def _forget(uri: str, number: str) -> None:
+    """Remove the checkpoints of a trial, its members' among them."""
     for name in list_folders(uri):
-        if number is None or name == number or name.startswith(f"{number}-"):
+        if name == number or name.startswith(f"{number}-"):
             delete_folder(join(uri, name))
 
 
