@@ -3,7 +3,8 @@
 Trials see the training part alone, in it also days drawn to judge them (`app.training.search.days`); the best of them
 have to be proven better than the declared settings (`app.training.search.finals`). LightGBM's settings are searched
 likewise, with as many trials and no more time. What is chosen of both makes a version like any other: LightGBM's are
-its baseline's. The declared settings are trained beside it, and all are measured on rows that no trial has seen.
+its baseline's. The declared settings and the luckiest ones are trained beside it, and all are measured on rows that no
+trial has seen.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ from app.training.resources import cpu_count
 from app.training.search.days import with_drawn_days
 from app.training.search.pictures import draw
 from app.training.search.show import Show
-from app.training.search.trials import Record
+from app.training.search.trials import Record, Trial
 from app.workspace import Workspace, join, write_bytes
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ log = logging.getLogger(__name__)
 class Tuned:
     """What a search came to: the version of the settings it chose, and how it stands beside others on `judged` rows.
 
-    `settings` are those that differ from the declaration, LightGBM's among them. `sides` are the declared settings,
-    the chosen ones, and LightGBM with either, by name. All of it is kept at the address `report`, pictures beside it.
+    `settings` are those that differ from the declaration, LightGBM's among them. `sides` are, by name, what was chosen,
+    the declared settings and the trial of least loss where they were not, and LightGBM likewise. All of it is kept at the address `report`, pictures beside it.
     """
 
     version: TrainedVersion
@@ -80,15 +81,14 @@ def tune(declaration: Declaration, workspace: Workspace, run: str | None = None,
     settings = found.chosen.settings | (trees.chosen.settings if trees else {})
     version = train_version(declaration, workspace, f"{run}-chosen", _reason(found), settings)
     with watch("compare"):
-        chosen = open_bundle(version.bundle).runtime(threads=cpu_count()).score
-        models = {"declared": chosen, "chosen": chosen}
-        if found.chosen != found.declared:
-            declared = fit_model(rows.parts, rows.plan, spec, workspace, f"{run}-declared")
-            models["declared"] = Runtime(declared.onnx, rows.plan, threads=cpu_count()).score
+        models = {"chosen": open_bundle(version.bundle).runtime(threads=cpu_count()).score}
+        for name, trial in _others(found).items():
+            fitted = fit_model(rows.parts, rows.plan, spec.with_settings(trial.settings), workspace, f"{run}-{name}")
+            models[name] = Runtime(fitted.onnx, rows.plan, threads=cpu_count()).score
         if trees is not None:
-            models["LightGBM, declared"] = rows.baseline(spec).score
-            models["LightGBM, chosen"] = rows.baseline(spec.with_settings(trees.chosen.settings)).score
-        sides = {name: held_out.evaluate(score(held_out.examples.features)) for name, score in models.items()}
+            for name, trial in {"chosen": trees.chosen, **_others(trees)}.items():
+                models[f"LightGBM, {name}"] = rows.baseline(spec.with_settings(trial.settings)).score
+    sides = {name: held_out.evaluate(score(held_out.examples.features)) for name, score in models.items()}
     judged = later or f"the {held_out.part} part"
     pictures = {f"{name}.png": png for name, png in draw(found.space, found.trials, found.best).items()}
     report = _report(version, settings, found, trees, judged, sides)
@@ -105,6 +105,12 @@ def _of_trees(spec: Spec) -> Spec:
             "tune": spec.tune.model_copy(update={"space": {}}),
         }
     )
+
+
+def _others(found: "Found") -> dict[str, Trial]:
+    """Return what was not chosen: the declared settings, and the trial with the least loss."""
+    others = {"declared": found.declared, "best trial": found.best}
+    return {name: trial for name, trial in others.items() if trial != found.chosen}
 
 
 def _reason(found: "Found") -> str:

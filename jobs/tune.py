@@ -50,9 +50,9 @@ def _of_search(who: str, found: "Found") -> list[str]:
             + (", proven better" if one.proven else "")
         )
     if found.chosen == found.declared:
-        lines.append(f"{who}nothing is proven better than the declared settings: they stay")
+        lines.append(f"{who}nothing is proven better than the declared settings: they are chosen")
     else:
-        lines.append(f"{who}trial {found.chosen.number} is taken")
+        lines.append(f"{who}trial {found.chosen.number} is chosen")
     return lines
 
 

@@ -58,7 +58,10 @@ def test_lightgbm_was_searched_with_the_same_budget_and_is_the_baseline(made):
     _, _, found = made
     assert len(found.trees.trials) <= 3
     assert any(key.startswith("model.trees.") for key in found.settings) or found.trees.chosen == found.trees.declared
-    assert found.sides.keys() == {"declared", "chosen", "LightGBM, declared", "LightGBM, chosen"}
+    for who, one in {"": found.found, "LightGBM, ": found.trees}.items():
+        assert f"{who}chosen" in found.sides
+        assert (f"{who}declared" in found.sides) == (one.chosen != one.declared)
+        assert (f"{who}best trial" in found.sides) == (one.chosen != one.best)
     baseline = open_bundle(found.version.bundle).metrics["baseline"]["overall"]["log_loss"]
     assert found.sides["LightGBM, chosen"].overall["log_loss"] == pytest.approx(baseline, rel=1e-3)
 

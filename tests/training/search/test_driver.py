@@ -1,11 +1,8 @@
 """A whole search under Ray Tune: it ends, goes on, says what failed, and gives workers to the trials that need them."""
 
-import os
-import signal
-
+import psutil
 import pytest
 from ray.tune import TuneError
-from ray.util.state import list_actors
 
 from app.training.search.driver import search
 from app.training.search.trials import Record
@@ -103,11 +100,10 @@ def test_a_trial_whose_process_is_killed_begins_again(run):
     killed = []
 
     def kill(trial):
-        actors = list_actors(filters=[("state", "=", "ALIVE")], detail=True)
-        running = [actor.pid for actor in actors if actor.class_name == "ImplicitFunc"]
-        if running and not killed:
-            killed.append(running[0])
-            os.kill(running[0], signal.SIGKILL)
+        for process in psutil.process_iter(["cmdline"]):
+            if not killed and "ray::ImplicitFunc" in " ".join(process.info["cmdline"] or ()):
+                killed.append(process.pid)
+                process.kill()
 
     found = run(Nobody(kill), tune={"trials": 2, "cpus_per_trial": 4, "stop_early": False})
     assert len(killed) == 1
