@@ -77,13 +77,13 @@ def at_random(rows: Rows, seconds: int, seed: int) -> Searched:
 def _ours(rows: Rows, seconds: int, tune: Tune) -> Searched:
     from app.training.search.driver import search  # it imports Ray, which reads its environment then
 
-    spec = rows.spec.model_copy(update={"tune": tune.model_copy(update={"trials": _MOST})})
+    spec = rows.spec.model_copy(update={"tune": tune.model_copy(update={"trials": _MOST, "finalists": 0})})
     with TemporaryDirectory() as folder:
         curve = _Curve()
         record = Record(f"{folder}/record", "benchmark")
         found = search(rows.parts, rows.plan, spec, Workspace.open(folder), "benchmark", record, curve, seconds)
         took = time.perf_counter() - curve.begin
-    return Searched(curve.reached, len(found.trials), took, _trained(rows, found.best.settings))
+    return Searched(curve.reached, len(found.trials), took, trained(rows, found.best.settings))
 
 
 def one_process(rows: Rows, seconds: int, seed: int) -> Searched:
@@ -115,7 +115,7 @@ def one_process(rows: Rows, seconds: int, seed: int) -> Searched:
 
     study.optimize(objective, timeout=seconds)
     took = time.perf_counter() - curve.begin
-    return Searched(curve.reached, len(study.trials), took, _trained(rows, study.best_trial.user_attrs["settings"]))
+    return Searched(curve.reached, len(study.trials), took, trained(rows, study.best_trial.user_attrs["settings"]))
 
 
 def autogluon(rows: Rows, seconds: int, _: int) -> Searched:
@@ -124,7 +124,7 @@ def autogluon(rows: Rows, seconds: int, _: int) -> Searched:
     return Searched(learned.reached, None, learned.seconds, learned.scores)
 
 
-def _trained(rows: Rows, settings: dict[str, Value]) -> Scores:
+def trained(rows: Rows, settings: dict[str, Value]) -> Scores:
     """Train with what was found on the same rows, and score the test rows."""
     with TemporaryDirectory() as folder:
         spec = rows.spec.with_settings(settings)

@@ -29,6 +29,8 @@ def markdown(results: dict[str, Any]) -> str:
     head = " | ".join(f"after {share * seconds:.0f} s" for share in _SHARES)
     table = [f"| | {head} | trials | log-loss, later months | AUC, later months |", "| --- " * 7 + "|"]
     table += [_line(name, results) for name in CONTENDERS]
+    declared = results["declared"]
+    table.append(f"| no search: as declared | | | | - | {declared['log_loss']:.4f} | {declared['auc']:.4f} |")
     return f"""# search
 
 {machine}
@@ -44,7 +46,8 @@ what it likes, without its neural networks.
 
 Medians over the rounds, the smallest and largest in brackets. *Later months*: what was found, trained on the same rows
 and scored on March to December, which nobody has seen; means over the months. Validation losses are what was chosen
-by, so that who tries more looks better there than he is.
+by, so that who tries more looks better there than he is. That is why `jobs.tune` lets its best trials meet the declared
+settings again before it believes them (`tune.finalists`); that takes more time, and is left out here.
 
 ![least validation loss over time](search.png)
 """
