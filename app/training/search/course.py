@@ -45,7 +45,9 @@ class Course:
 
     @property
     def missing(self) -> int:
-        """How many trials are still to begin."""
+        """How many trials are still to begin; only the declared settings do when the time is over."""
+        if self._late():
+            return int(DECLARED in self._waiting)
         return len(self._waiting)
 
     @property
@@ -60,7 +62,7 @@ class Course:
 
     def next(self) -> Trial | None:
         """Begin the next trial; None when there is none left, or no time."""
-        if not self._waiting or (self._late() and self._waiting[0] != DECLARED):
+        if not self.missing:
             return None
         number = self._waiting.pop(0)
         trial = replace(Trial(number, self._settings(number)), began=time.time())

@@ -104,6 +104,7 @@ def test_when_the_time_is_over_nothing_begins_but_the_declared_settings(course_o
     now[0] = 200.0
     declared = course.next()
     assert declared.number == 1
+    assert course.missing == 0
     assert course.next() is None
     finish(course, declared)
     assert course_of().missing == 4
