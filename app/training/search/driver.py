@@ -163,7 +163,9 @@ def _finals(held: list[Trial], declared: Trial, work: _Work, record: Record) -> 
     spec = work.space.spec
     stretches = Stretches.of(work.parts)
     every = list(heats(declared, held))
-    known = {heat: found for heat in every if (found := read_heat(record, heat)) is not None}
+    known: dict[Heat, Losses | str] = {
+        heat: found for heat in every if (found := read_heat(record, heat)) is not None
+    }
     waiting = [heat for heat in every if heat not in known]
     if waiting:
         need, at_once = _place(spec)
@@ -180,7 +182,8 @@ def _finals(held: list[Trial], declared: Trial, work: _Work, record: Record) -> 
             [done], _ = ray.wait([*running])
             heat = running.pop(done)
             known[heat] = found = ray.get(done)
-            write_heat(record, heat, found)
+            if not isinstance(found, str):
+                write_heat(record, heat, found)
             log.info("final of trial %d, part %d of %d: %s", heat.number, heat.fold + 1, FOLDS, describe_heat(found))
     return standings(spec, known)
 

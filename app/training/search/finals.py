@@ -127,19 +127,19 @@ def heats(declared: Trial, others: Sequence[Trial]) -> Iterator[Heat]:
             yield Heat(trial.number, fold, trial.settings)
 
 
-def write_heat(record: Record, heat: Heat, losses: Losses | str) -> None:
-    """Keep what came of a training; a text says why it failed."""
-    told = {"failed": losses} if isinstance(losses, str) else {"sums": [*losses.sums], "counts": [*losses.counts]}
+def write_heat(record: Record, heat: Heat, losses: Losses) -> None:
+    """Keep what came of a training that ended well; the next search tries again what did not."""
+    told = {"sums": [*losses.sums], "counts": [*losses.counts]}
     write_bytes(join(record.uri, f"{heat.name}.json"), json.dumps(told).encode())
 
 
-def read_heat(record: Record, heat: Heat) -> Losses | str | None:
+def read_heat(record: Record, heat: Heat) -> Losses | None:
     """Return what came of a training before; None where it is still to be done."""
     uri = join(record.uri, f"{heat.name}.json")
     if not exists(uri):
         return None
     told = json.loads(read_bytes(uri))
-    return told.get("failed") or Losses(np.array(told["sums"]), np.array(told["counts"]))
+    return Losses(np.array(told["sums"]), np.array(told["counts"]))
 
 
 def standings(spec: Spec, known: dict[Heat, Losses | str]) -> list[Standing]:
