@@ -10,6 +10,7 @@ PARTS = (
     "serve.batching",
     "serve.journal",
     "serve.swap",
+    "serve.scale",
     "data",
     "train",
     "search",
