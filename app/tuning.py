@@ -4,7 +4,7 @@ Trials see the training part alone, in it also days drawn to judge them (`app.tr
 have to be proven better than the declared settings (`app.training.search.finals`). LightGBM's settings are searched
 likewise, with as many trials and no more time. What is chosen of both makes a version like any other: LightGBM's are
 its baseline's. The declared settings and the luckiest ones are trained beside it, and all are measured on rows that no
-trial has seen.
+trial has seen, where there are such.
 """
 
 import hashlib
@@ -38,10 +38,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a search came to: the version of the settings it chose, and how it stands beside others on `judged` rows.
+    """What a search came to: the version of the settings it chose, and how it stands beside others.
 
-    `settings` are those that differ from the declaration, LightGBM's among them. `sides` are, by name, what was chosen,
-    the declared settings and the trial of least loss where they were not, and LightGBM likewise. All of it is kept at the address `report`, pictures beside it.
+    `settings` are those that differ from the declaration, LightGBM's among them. `judged` says which rows judged the
+    `sides`: by name, what was chosen, the declared settings and the trial of least loss where they were not, and
+    LightGBM likewise. All of it is kept at the address `report`, pictures beside it.
     """
 
     version: TrainedVersion
@@ -54,7 +55,7 @@ class Tuned:
 
 
 def tune(declaration: Declaration, workspace: Workspace, run: str | None = None, later: str | None = None) -> Tuned:
-    """Search, train the best, and compare it on the table at `later`, rows of later times; else on the held-out part.
+    """Search, train what is chosen, and compare it on the table at `later`, rows of later times; else on the held-out part.
 
     Ray must be initialised. `run` names the search: the same name again goes on where it was stopped, and repeats no
     trial that ended. Raises UserError for whatever the declaration or the data make impossible.
@@ -89,7 +90,7 @@ def tune(declaration: Declaration, workspace: Workspace, run: str | None = None,
             for name, trial in {"chosen": trees.chosen, **_others(trees)}.items():
                 models[f"LightGBM, {name}"] = rows.baseline(spec.with_settings(trial.settings)).score
     sides = {name: held_out.evaluate(score(held_out.examples.features)) for name, score in models.items()}
-    judged = later or f"the {held_out.part} part"
+    judged = f"{later or f'the {held_out.part} part'}, {_known_to_trials(later, held_out.part)}"
     pictures = {f"{name}.png": png for name, png in draw(found.space, found.trials, found.best).items()}
     report = _report(version, settings, found, trees, judged, sides)
     for name, data in {**pictures, "report.json": json.dumps(report, indent=1).encode()}.items():
@@ -111,6 +112,13 @@ def _others(found: "Found") -> dict[str, Trial]:
     """Return what was not chosen: the declared settings, and the trial with the least loss."""
     others = {"declared": found.declared, "best trial": found.best}
     return {name: trial for name, trial in others.items() if trial != found.chosen}
+
+
+def _known_to_trials(later: str | None, part: str) -> str:
+    """Say whether the rows that compare are news: where no part tests, they are those that judged the trials."""
+    if later is None and part == "validation":
+        return "which has judged the trials, too: rows that have not come by --later or data.split.test"
+    return "which no trial has seen"
 
 
 def _reason(found: "Found") -> str:

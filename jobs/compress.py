@@ -12,7 +12,7 @@ from app.training.resources import cpu_count
 from app.workspace import Workspace
 from jobs.build import build_table
 from jobs.command import main
-from jobs.told import tell
+from jobs.told import figures, tell
 
 
 def run(declaration: Declaration, workspace: Workspace, arguments: argparse.Namespace) -> None:
@@ -40,18 +40,16 @@ def _line(one: Variant, widest: int, chosen: bool) -> str:
 
 
 def _later(declaration: Declaration, workspace: Workspace, source: str, found: Compressed) -> str:
-    """Say how the large network and what was made of it do on later rows, in the mean of their months."""
+    """Say how the large network and what was made of it do on later rows."""
     plan = found.version.contents.plan
     rows = later_rows(declaration, workspace, source, plan)
     shown = [name for name in ("teacher", "large") if name in found.graphs] + [found.chosen]
-    lines = ["on later rows, mean of the months:"]
+    lines = ["on later rows:"]
     for name in shown:
         evaluation = rows.evaluate(
             Runtime(found.graphs[name], plan, threads=cpu_count()).score(rows.examples.features)
         )
-        figures = evaluation.mean_of_months() or evaluation.overall
-        told = ", ".join(f"{figure} {value:.4f}" for figure, value in figures.items() if figure != "rows")
-        lines.append(f"  {name}: {told}")
+        lines.append(f"  {name}: {figures(evaluation)}")
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from app.tuning import Tuned, tune
 from app.workspace import Workspace
 from jobs.build import build_table
 from jobs.command import main
-from jobs.told import tell
+from jobs.told import figures, tell
 
 if TYPE_CHECKING:
     from app.training.search.driver import Found
@@ -72,12 +72,7 @@ def _snippet(settings: dict[str, Value]) -> str:
 
 
 def _compared(found: Tuned) -> str:
-    lines = [f"on {found.judged}, which no trial has seen:"]
-    for name, side in found.sides.items():
-        months = side.mean_of_months()
-        figures = ", ".join(f"{key} {value:.4f}" for key, value in (months or side.overall).items() if key != "rows")
-        lines.append(f"  {name}: {figures}{' (mean of the months)' if months else ''}")
-    return "\n".join(lines)
+    return "\n".join([f"on {found.judged}:", *(f"  {name}: {figures(side)}" for name, side in found.sides.items())])
 
 
 def _extend(parser: argparse.ArgumentParser) -> None:

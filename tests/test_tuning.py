@@ -69,11 +69,17 @@ def test_lightgbm_was_searched_with_the_same_budget_and_is_the_baseline(made):
 def test_the_report_holds_every_trial_and_how_all_stand_on_rows_no_trial_has_seen(made):
     _, _, found = made
     report = json.loads(Path(found.report).read_text())
-    assert report["judged"] == "the test part"
+    assert report["judged"] == "the test part, which no trial has seen"
     assert [trial["number"] for trial in report["search"]["trials"]] == [1, 2, 3]
     served = open_bundle(found.version.bundle).metrics["model"]["overall"]["log_loss"]
     assert report["sides"]["chosen"]["overall"]["log_loss"] == pytest.approx(served, rel=1e-4)
     assert Path(found.report).with_name("parallel.png").exists()
+
+
+def test_rows_that_judged_the_trials_are_not_called_unseen(declaration, tmp_path):
+    given = declared(declaration, "data.split.test=0", "tune.trials=1", "tune.baseline=false")
+    found = tune(given, Workspace.open(str(tmp_path)))
+    assert found.judged.startswith("the validation part, which has judged the trials, too")
 
 
 def test_the_search_and_its_trials_are_among_the_runs(made):

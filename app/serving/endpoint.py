@@ -138,9 +138,8 @@ class Endpoint:
             raise Problem(404, "not-found", f"nothing at {scope['path']!r:.100}; there are {pages}")
         if method not in ("GET", "HEAD"):
             raise Problem(405, "method", f"found {method}, /{page} takes GET")
-        if (
-            page == "readyz" and self._guard is not None
-        ):  # a probe's, without a key: not who answers, nor what is wrong
+        if page == "readyz" and self._guard is not None:
+            # A probe has no key: it hears neither who answers nor what is wrong.
             ready = {"status": "ready", "generation": self._standing.generation}
             return Answer(200, JSON, msgspec.json.encode(ready), "page")
         if page in self._documents:
