@@ -8,3 +8,5 @@ for file in ~/evertrue/ray.env ~/evertrue/place.env; do
 done
 unset file name value
 export PATH="$HOME/evertrue/venv/bin:$HOME/evertrue/bin:$PATH"
+# Ray wants many open files: as many as it asks for, or as many as this machine allows.
+ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -H -n)"

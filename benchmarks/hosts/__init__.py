@@ -1,0 +1,1 @@
+"""A cluster of several hosts on one machine, to kill hosts and cut cables in."""
