@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 EXAMPLE := examples/flights/flights.yaml
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test serve stop bench lint docs cluster-check clean
+.PHONY: run test serve stop bench lint docs cluster-check sbom audit clean
 
 run: $(VENV)/.run  ## the flights example, the whole loop: ten months of traffic in minutes
 	$(RUN) -m jobs.run $(EXAMPLE) --arrivals $(dir $(EXAMPLE))data/arrivals.parquet --known known --pace 3
@@ -35,6 +35,12 @@ docs: $(VENV)/.dev  ## write what is generated: the reference and the JSON Schem
 
 cluster-check: $(VENV)/.dev  ## would Ray and the clouds take the files in cluster/? what is left to fill in?
 	$(RUN) -m cluster.check
+
+sbom: $(VENV)/.dev  ## a bill of materials of what is installed to run, as CycloneDX, in dist/evertrue.cdx.json
+	$(RUN) -m supply.bill dist/evertrue.cdx.json
+
+audit: $(VENV)/.dev  ## is all locked, openly licensed, without a known vulnerability? says when nobody could be asked
+	$(RUN) -m supply.audit $(AUDIT)
 
 clean:  ## remove the virtual environments and all results
 	rm -rf $(VENV) .venvs workspace examples/*/data

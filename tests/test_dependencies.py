@@ -235,7 +235,7 @@ def test_no_job_imports_ray_before_the_environment_is_set(project):
         ("app/serving/x.py", "from app.data.fit import fit", "app.serving.x knows app.data.fit"),
         ("app/serving/x.py", "import torch", "app.serving.x imports torch"),
         ("app/model/runtime.py", "import torch.nn", "app.model.runtime imports torch.nn"),
-        ("app/registry.py", "import mlflow", "app.registry imports mlflow when it is imported"),
+        ("app/registry/x.py", "import mlflow", "app.registry.x imports mlflow when it is imported"),
         ("app/data/x.py", "from ray import data", "app.data.x imports ray when it is imported"),
         ("jobs/x.py", "import pickle", "jobs.x imports pickle"),
         ("app/model/network.py", "import torch\ntorch.load('x')", "app.model.network:2 calls torch.load"),

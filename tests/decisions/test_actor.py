@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +25,6 @@ pytestmark = pytest.mark.ray
 
 HOUR = 3_600_000
 START = 1_719_792_000_000  # 2024-07-01
-
-
-def wait_for(what: Callable[[], object], seconds: float = 60) -> object:
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.05)
-    return found
 
 
 @pytest.fixture
@@ -98,7 +88,7 @@ class Service:
         return Ledger.open(self.workspace, "rides").entries()
 
 
-def test_it_comes_back_after_kill_9_with_the_same_state_and_repeats_no_entry(service):
+def test_it_comes_back_after_kill_9_with_the_same_state_and_repeats_no_entry(service, wait_for):
     service.serve(30)
     actor.start(service.declaration, service.workspace)
     wait_for(service.joined)
@@ -132,7 +122,7 @@ def test_starting_it_again_changes_nothing_and_another_declaration_takes_over(se
     assert not actor.stop("rides")
 
 
-def test_a_turn_that_fails_is_told_and_the_loop_goes_on(service):
+def test_a_turn_that_fails_is_told_and_the_loop_goes_on(service, wait_for):
     lineup = service.workspace.uri("rides", "lineup.json")
     good = read_lineup(lineup)
     Path(lineup).write_text("{")

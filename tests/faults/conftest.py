@@ -43,32 +43,20 @@ LABELS = 100
 """Most rows of a request: HAProxy keeps bodies of up to 16 KiB, and gives no larger one to another replica."""
 
 
-@pytest.fixture(name="wait_for", scope="session")
-def make_wait_for() -> Callable[..., Any]:
-    return wait_for
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:
-    """Return the first truth that comes."""
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.05)
-    return found
-
-
 class Load:
     """Three connections that go on: single rows as JSON, batches as Arrow, and the labels of whatever was answered.
 
     `answers` are (id, version) in order, `labelled` the ids of acknowledged labels, `failures` all else.
     """
 
-    def __init__(self, address: str, numbers: Iterator[int], rides: pa.Table, tells: bool) -> None:
+    def __init__(
+        self, address: str, numbers: Iterator[int], rides: pa.Table, tells: bool, wait_for: Callable[..., Any]
+    ) -> None:
         self.answers: list[tuple[str, str]] = []
         self.labelled: list[str] = []
         self.failures: list[str] = []
         self.newest = 0  # row that was answered
-        self._address, self._numbers, self._rides = address, numbers, rides
+        self._address, self._numbers, self._rides, self._wait_for = address, numbers, rides, wait_for
         self._untold: deque[int] = deque()
         self._end = threading.Event()
         work = [(self._single, 0.01), (self._batch, 0.04), *([(self._tell, 0.02)] if tells else [])]
@@ -89,7 +77,7 @@ class Load:
     def until(self, rows: int) -> None:
         """Wait until so many more rows have been answered."""
         enough = len(self.answers) + rows
-        wait_for(lambda: len(self.answers) >= enough or self.failures)
+        self._wait_for(lambda: len(self.answers) >= enough or self.failures)
 
     @property
     def versions(self) -> set[str]:
@@ -165,6 +153,7 @@ class Service:
     registry: Registry
     rides: pa.Table
     others: set[int]
+    wait_for: Callable[..., Any]
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
@@ -173,7 +162,7 @@ class Service:
 
     def load(self, tells: bool = True) -> Load:
         """Return a client; event time goes on from one to the next."""
-        return Load(self.address, self._numbers, self.rides, tells)
+        return Load(self.address, self._numbers, self.rides, tells, self.wait_for)
 
     def post(self, page: str, **body: Any) -> httpx.Response:
         return httpx.post(f"http://{self.address}/faults/{page}", timeout=30, **body)
@@ -195,7 +184,7 @@ class Service:
         """Write down that a retraining gave a version that passed the gate, as the actor does."""
         known = open_bundle(self.bundle).data["trained_until"]
         trial = Champion(version, bundle, known).to_json()
-        step = wait_for(lambda: self.get("drift").get("step"))
+        step = self.wait_for(lambda: self.get("drift").get("step"))
         evidence = {
             "trial": trial,
             "rollout": True,
@@ -221,7 +210,7 @@ class Service:
         before = read_lineup(uri)
         assert before is not None
         write_lineup(uri, before.then(before.champion, challenger, share))
-        wait_for(lambda: all(self.get("readyz")["generation"] > before.generation for _ in range(12)))
+        self.wait_for(lambda: all(self.get("readyz")["generation"] > before.generation for _ in range(12)))
 
     def start(self) -> None:
         actor.start(self.declaration, self.workspace)
@@ -239,7 +228,10 @@ def replicas() -> set[int]:
 
 @pytest.fixture(scope="module")
 def service(
-    trained: TrainedVersion, declaration: Declaration, tmp_path_factory: pytest.TempPathFactory
+    trained: TrainedVersion,
+    declaration: Declaration,
+    tmp_path_factory: pytest.TempPathFactory,
+    wait_for: Callable[..., Any],
 ) -> Iterator[Service]:
     """Deploy two replicas with a workspace and a registry of their own."""
     from ray import serve
@@ -270,7 +262,7 @@ def service(
     rides = pq.read_table(declaration.path.parent / "rides.parquet")
     others = replicas()
     deploy(given.spec, workspace, trained.bundle, str(number))
-    yield Service(given, workspace, trained.bundle, registry, rides, others)
+    yield Service(given, workspace, trained.bundle, registry, rides, others, wait_for)
     actor.stop("faults")
     serve.delete("faults")
 

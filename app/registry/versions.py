@@ -1,43 +1,30 @@
-"""Which version serves, which came before, and where did each come from? Runs and versions, kept by MLflow.
+"""Which version serves, which came before, and where did each come from?
 
-A run is one training: its declaration, curves, figures and card. A version is one bundle, with its lineage;
-`champion` is the version that serves and `challenger` the one on trial. Everything is in `mlflow.db` and
-`mlflow-artifacts/` in the workspace, or on the server that $MLFLOW_TRACKING_URI names. MLflow is told to send
-no telemetry; replicas never import it, they get a bundle's address.
+A version is one bundle, with its lineage; `champion` is the version that serves and `challenger` the one on trial.
 """
 
 import datetime as dt
 import json
-import logging
-import math
-import os
-import re
-import shutil
-import tempfile
-import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.registry.runs import Run, tracked
+from app.registry.store import open_store
 from app.spec import Spec
 from app.types import UserError
 from app.workspace import Workspace
 
 if TYPE_CHECKING:  # importing MLflow takes a second
-    from mlflow.entities import Experiment
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
-TRACKING_URI = "MLFLOW_TRACKING_URI"
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 
 _BUNDLE = "evertrue.bundle"
 _CHAMPIONS = "evertrue.champions"
-_MOST_PARAMETERS = 100  # MLflow takes no more at once
 _MOST_CHAMPIONS = 1000
 
 
@@ -58,64 +45,6 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Run:
-    """A training that is being written down."""
-
-    client: "MlflowClient"
-    id: str
-
-    def log_epoch(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """Add one point to each figure's curve."""
-        self._log(figures, epoch)
-
-    def log_metrics(self, figures: Mapping[str, float]) -> None:
-        """Set final figures."""
-        self._log(figures, 0)
-
-    def log_files(self, files: Mapping[str, bytes]) -> None:
-        """Keep files by their relative path, such as the card and its plots."""
-        with tempfile.TemporaryDirectory() as folder:
-            for name, data in files.items():
-                path = Path(folder, name)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data)
-            self.client.log_artifacts(self.id, folder)
-
-    def describe(self, markdown: str) -> None:
-        """Show a text on the run's page, without its pictures, which MLflow cannot find there."""
-        self.client.set_tag(self.id, "mlflow.note.content", re.sub(r"!\[[^]]*\]\([^)]*\)\n*", "", markdown))
-
-    def log_trial(
-        self,
-        name: str,
-        settings: Mapping[str, str | int | float],
-        losses: Sequence[tuple[int, float]],
-        loss: float | None,
-        state: str,
-    ) -> None:
-        """Write a trial of a search below its run: its settings, its loss by epoch, the loss that judged it."""
-        from mlflow.entities import Metric, Param
-
-        experiment = self.client.get_run(self.id).info.experiment_id
-        made = self.client.create_run(
-            experiment, run_name=name, tags={"mlflow.parentRunId": self.id, "evertrue.state": state}
-        ).info.run_id
-        now = int(time.time() * 1000)
-        metrics = [Metric("epoch_loss", value, now, epoch) for epoch, value in losses if math.isfinite(value)]
-        metrics += [] if loss is None else [Metric("loss", loss, now, 0)]
-        params = [Param(_key(key), str(value)) for key, value in settings.items()]
-        self.client.log_batch(made, metrics=metrics, params=params)
-        self.client.set_terminated(made, "FAILED" if state == "failed" else "FINISHED")
-
-    def _log(self, figures: Mapping[str, float], step: int) -> None:
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        metrics = [Metric(_key(name), float(value), now, step) for name, value in figures.items()]
-        self.client.log_batch(self.id, metrics=metrics)
-
-
-@dataclass(frozen=True)
 class Registry:
     """Runs and versions of one declaration; made by `Registry.open`."""
 
@@ -131,52 +60,17 @@ class Registry:
         Raises UserError when the workspace is on an object store and no address is given (SQLite needs a
         file system), and when the store cannot be opened.
         """
-        _quiet()
-        address = tracking_uri or os.environ.get(TRACKING_URI) or _database_in(workspace)
-        from mlflow.exceptions import MlflowException
-        from mlflow.tracking import MlflowClient
-        from sqlalchemy.exc import SQLAlchemyError
+        client, experiment, database = open_store(workspace, name, tracking_uri)
+        return Registry(name, client, experiment, database)
 
-        database = not address.startswith(("http://", "https://"))
-        try:
-            client = MlflowClient(tracking_uri=address, registry_uri=address)
-            folder = workspace.uri("mlflow-artifacts", name) if database else None
-            experiment = _experiment(client, name, folder)
-        except (MlflowException, SQLAlchemyError) as error:
-            raise UserError(f"the registry {address!r} cannot be opened: {error}") from error
-        if experiment.lifecycle_stage != "active":
-            raise UserError(
-                f"the experiment {name!r} was deleted in {address!r}; restore it: "
-                f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
-            )
-        return Registry(name, client, experiment.experiment_id, database)
-
-    @contextmanager
-    def run(self, spec: Spec, fingerprint: str, commit: str | None = None, job: str | None = None) -> Iterator[Run]:
+    def run(
+        self, spec: Spec, fingerprint: str, commit: str | None = None, job: str | None = None
+    ) -> AbstractContextManager[Run]:
         """Write down a training: finished when the block ends, failed when it raises.
 
         `fingerprint` names the data, `commit` the code, `job` the Ray job.
         """
-        from mlflow.entities import Param, RunTag
-
-        tags = {
-            "mlflow.source.name": "evertrue",
-            "mlflow.source.type": "JOB",
-            "mlflow.source.git.commit": commit,
-            "evertrue.fingerprint": fingerprint,
-            "evertrue.job": job,
-        }
-        made = self.client.create_run(self.experiment, run_name=job).info.run_id
-        self.client.log_batch(made, tags=[RunTag(key, value) for key, value in tags.items() if value])
-        parameters = [Param(_key(key), value) for key, value in _flatten(spec.dump())]
-        for start in range(0, len(parameters), _MOST_PARAMETERS):
-            self.client.log_batch(made, params=parameters[start : start + _MOST_PARAMETERS])
-        status = "FAILED"
-        try:
-            yield Run(self.client, made)
-            status = "FINISHED"
-        finally:
-            self.client.set_terminated(made, status)
+        return tracked(self.client, self.experiment, spec, fingerprint, commit, job)
 
     def register(self, bundle: str, run: str, fingerprint: str, reason: str) -> Version:
         """Make the bundle at address `bundle` a version; the same bundle twice gives the same version.
@@ -335,70 +229,3 @@ def _version(found: "ModelVersion", aliases: Mapping[str, int]) -> Version:
         created=dt.datetime.fromtimestamp(found.creation_timestamp / 1000, dt.UTC),
         aliases=tuple(sorted(alias for alias, to in aliases.items() if to == number)),
     )
-
-
-def _database_in(workspace: Workspace) -> str:
-    """Return the address of the workspace's own database, made when missing."""
-    if "://" in workspace.root:
-        raise UserError(
-            f"the workspace {workspace.root!r} is on an object store, where MLflow cannot keep its database; "
-            f"name a server or database by ${TRACKING_URI}, such as http://host:5000 or postgresql://..."
-        )
-    path = Path(workspace.uri("mlflow.db"))
-    if not path.exists():
-        _make_database(path)
-    return f"sqlite:///{path}"
-
-
-def _make_database(path: Path) -> None:
-    """Make an empty database, whole or not at all: two processes, or a kill, would leave MLflow's own half made."""
-    from mlflow.tracking import MlflowClient
-
-    memory = "/dev/shm"  # noqa: S108  (some 60 migrations, each synced to disk, take three times as long there)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
-        made = Path(folder, path.name)
-        MlflowClient(tracking_uri=f"sqlite:///{made}").search_experiments(max_results=1)
-        try:
-            shutil.copyfile(made, draft)
-            with suppress(FileExistsError):  # another process was quicker
-                path.hardlink_to(draft)
-        finally:
-            draft.unlink(missing_ok=True)
-
-
-def _quiet() -> None:
-    """Tell MLflow, before it is imported, to send nothing, print little, and give up soon."""
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ["DO_NOT_TRACK"] = "true"
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-
-
-def _experiment(client: "MlflowClient", name: str, folder: str | None) -> "Experiment":
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            client.create_experiment(name, folder, {"mlflow.experimentKind": "custom_model_development"})
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # unless another process was quicker
-                raise
-        found = client.get_experiment_by_name(name)
-    return found
-
-
-def _flatten(section: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        elif value is not None:
-            yield prefix + key, value if isinstance(value, str) else json.dumps(value)
-
-
-def _key(name: str) -> str:
-    """Return a name MLflow takes."""
-    return re.sub(r"[^\w\-. /:]", "_", name)
