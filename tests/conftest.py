@@ -176,6 +176,8 @@ class Collector(ThreadingHTTPServer):
         self.spans: list[SimpleNamespace] = []
         self.headers: list[dict[str, str]] = []
         self.status = 200
+        self.open = threading.Event()  # a delivery waits for it
+        self.open.set()
         self.address = f"http://127.0.0.1:{self.server_port}"
 
     def take(self, body: bytes) -> None:
@@ -206,7 +208,8 @@ class Received(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
-        self.server.headers.append(dict(self.headers.items()))
+        self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
+        self.server.open.wait(30)
         if self.path == "/v1/traces" and self.server.status == 200:
             self.server.take(body)
         self.send_response(self.server.status)
@@ -230,6 +233,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
+        server.open.set()
         server.shutdown()
         thread.join()
 

@@ -31,7 +31,7 @@ SILENCE = 60.0
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _HEADERS = ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
-_HEADER = re.compile(r"[ \t]*[\w!#$%&'*+.^`|~-]+[ \t]*=[ !#-+\--:<-\[\]-~]*", re.ASCII)
+_HEADER = re.compile(r"[ \t]*[\w!#$&'*+.^`|~-]+[ \t]*=[ !#-+\--:<-\[\]-~]*", re.ASCII)
 
 log = logging.getLogger(__name__)
 
@@ -143,8 +143,9 @@ def _wanted() -> str | None:
         good = False
     if not good:
         raise UserError(f"${name}: found no address of the form http://HOST:PORT or https://HOST:PORT")
-    if "@" in address.netloc:
-        raise UserError(f"${name} holds credentials, which others would see: they belong into ${_HEADERS[1]}")
+    for endpoint in _ENDPOINTS:
+        if "@" in os.environ.get(endpoint, ""):
+            raise UserError(f"${endpoint} holds credentials, which others would see: they belong into ${_HEADERS[1]}")
     return name
 
 
