@@ -4,6 +4,7 @@ Ray and Serve read their settings from the environment when they are first impor
 `settings` gives them, `connect` applies them. What a user has set himself is left alone.
 """
 
+import json
 import logging
 import os
 import shlex
@@ -94,6 +95,21 @@ def front() -> Path | None:
     return launcher.with_name("front") if launcher.name == _LAUNCHER_NAME else None
 
 
+def _carried() -> dict[str, str]:
+    """Return the settings of this process that others of the cluster are to share: how to log, where traces go.
+
+    Ray shows them on its dashboard: headers, which hold keys, are left for the nodes to know. What a submitted job was
+    given reaches its processes anyhow, and given twice Ray takes it for a contradiction.
+    """
+    submitted = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+    given = submitted.get("env_vars") or {}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if (name == logs.ENVIRONMENT or name.startswith("OTEL_")) and "HEADERS" not in name and name not in given
+    }
+
+
 def connect(num_cpus: int | None = None, object_store_memory: int | None = None) -> None:
     """Join the cluster this process belongs to (a submitted job, or $RAY_ADDRESS), or start one on loopback.
 
@@ -108,8 +124,7 @@ def connect(num_cpus: int | None = None, object_store_memory: int | None = None)
     import ray.data
 
     if joins:
-        carried = {name: os.environ[name] for name in (logs.ENVIRONMENT,) if name in os.environ}
-        ray.init(runtime_env={"env_vars": chosen | carried}, log_to_driver=False, logging_level=logging.WARNING)
+        ray.init(runtime_env={"env_vars": chosen | _carried()}, log_to_driver=False, logging_level=logging.WARNING)
     else:
         ray.init(
             num_cpus=num_cpus,

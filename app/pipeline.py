@@ -26,7 +26,7 @@ from app.model.contents import Contents, Origin, Side
 from app.model.runtime import Runtime
 from app.monitor.profile import Reference
 from app.spec import Spec, Value
-from app.telemetry import JobMetrics
+from app.telemetry import JobMetrics, spans
 from app.training.baseline import Baseline, train_baseline
 from app.training.gate import Candidate, Opponent, Verdict, judge
 from app.training.held_out import HeldOut, Score
@@ -179,7 +179,7 @@ def publish(
 
 
 class Stopwatch:
-    """Seconds by step, told as they pass, to `took` as well."""
+    """Seconds by step, told as they pass, to `took` and to the trace as well."""
 
     def __init__(self, took: Callable[[str, float], None] | None = None) -> None:
         self.seconds: dict[str, float] = {}
@@ -189,7 +189,8 @@ class Stopwatch:
     def __call__(self, step: str) -> Iterator[None]:
         """Measure a block."""
         begin = time.perf_counter()
-        yield
+        with spans.step(step):
+            yield
         self.seconds[step] = round(time.perf_counter() - begin, 3)
         log.info("%s: %.1f s", step, self.seconds[step])
         if self._took is not None:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from app import logs
 from app.declaration import Declaration, read
 from app.spec import Duration
+from app.telemetry import spans, traces
 from app.types import UserError
 from app.workspace import Workspace
 
@@ -45,8 +46,9 @@ def main(job: Job, description: str, extend: Callable[[argparse.ArgumentParser],
         as_json = logs.set_up(role)
         with logs.printed_as_lines(role):
             declaration = read(arguments.declaration, arguments.overrides)
-            logs.set_up(role, declaration.spec.name)
-            job(declaration, Workspace.open(arguments.workspace), arguments)
+            logs.set_up(role, declaration.spec.name, spans.facts)
+            with traces.job(role, declaration.spec.name):
+                job(declaration, Workspace.open(arguments.workspace), arguments)
     except UserError as error:
         if as_json:
             logging.getLogger(role).log(logging.ERROR, "%s", error)

@@ -8,9 +8,12 @@ import shutil
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -161,6 +164,78 @@ def certificate(tmp_path: Path) -> Callable[..., Tls]:
         return tls
 
     return make
+
+
+class Collector(ThreadingHTTPServer):
+    """What an OpenTelemetry collector is to those who send: `spans` as they came, with the `headers` they came with."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Received)
+        self.spans: list[SimpleNamespace] = []
+        self.headers: list[dict[str, str]] = []
+        self.status = 200
+        self.open = threading.Event()  # a delivery waits for it
+        self.open.set()
+        self.address = f"http://127.0.0.1:{self.server_port}"
+
+    def take(self, body: bytes) -> None:
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            about = attributes(resource.resource.attributes)
+            for span in [span for scope in resource.scope_spans for span in scope.spans]:
+                seen = SimpleNamespace(name=span.name, trace=span.trace_id.hex(), id=span.span_id.hex(), about=about)
+                seen.parent, seen.kind, seen.failed = span.parent_span_id.hex(), span.kind, span.status.code == 2
+                seen.told, seen.events = attributes(span.attributes), [event.name for event in span.events]
+                seen.words = (span.status.message, *(attributes(event.attributes) for event in span.events))
+                seen.began, seen.ended = span.start_time_unix_nano, span.end_time_unix_nano
+                self.spans.append(seen)
+
+    def names(self) -> list[str]:
+        return sorted(span.name for span in self.spans)
+
+    def one(self, name: str) -> SimpleNamespace:
+        (found,) = [span for span in self.spans if span.name == name]
+        return found
+
+
+class Received(BaseHTTPRequestHandler):
+    """One delivery of spans."""
+
+    server: Collector
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
+        self.server.open.wait(30)
+        if self.path == "/v1/traces" and self.server.status == 200:
+            self.server.take(body)
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def attributes(several: Iterator) -> dict[str, object]:
+    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in several}
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    """Run a collector that the environment names, and nothing else of OpenTelemetry."""
+    for name in [name for name in os.environ if name.startswith("OTEL_") or name == "TRACEPARENT"]:
+        monkeypatch.delenv(name)
+    with Collector() as server:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.address)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.open.set()
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ MAY_KNOW = {
     "app.declaration": ["app.types", "app.spec"],
     "app.logs": ["app.types"],
     "app.cluster": ["app.types", "app.logs"],
-    "app.telemetry": [],
+    "app.telemetry": ["app.types"],
     "app.console": [],
     "app.lineup": ["app.types", "app.workspace"],
     "app.keys": ["app.types", "app.workspace"],
@@ -90,9 +90,11 @@ ANYWHERE_IN = {
     "optuna": ["app.training"],
     "torch": ["app.model.network", "app.model.export", "app.model.card", "app.training"],
     "lightgbm": ["app.training.baseline", "app.decisions.probe"],
+    "opentelemetry": ["app.telemetry"],
 }
 AT_IMPORT_IN = {
     "mlflow": [],
+    "opentelemetry": [],
     "ray": ["app.serving", "app.training", "app.telemetry"],
     "matplotlib": ["app.model.card", "app.model.plots"],
 }

@@ -21,7 +21,7 @@ from app.declaration import Declaration
 from app.journal.steps import Journal
 from app.monitor.state import Monitor
 from app.registry import Registry
-from app.telemetry import REPEAT_SECONDS, LoopMetrics, count_messages
+from app.telemetry import REPEAT_SECONDS, LoopMetrics, count_messages, spans, traces
 from app.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class DriftActor:
         self._carried, self._workspace, self._webhook = carried, workspace, webhook
         self._facts: dict[str, Any] = {"pid": os.getpid(), "identity": identity, "turns": 0, "error": None}
         self._interval = 1.0  # until the declaration is read
+        self._tracer: traces.Tracer | None = None
         self._stopped = threading.Event()
         # Nothing is read here: an actor that fails while it is made is not made again.
         self._thread = threading.Thread(target=self._run, name="loop", daemon=True)
@@ -65,7 +66,8 @@ class DriftActor:
             try:
                 if keeper is None:
                     keeper = self._keeper()
-                keeper.turn()
+                with traces.worth_telling(self._tracer, "turn"):
+                    keeper.turn()
                 self._facts |= {"turns": self._facts["turns"] + 1, "error": None}
             except Exception as error:  # the loop has to outlive whatever a turn runs into, and says so
                 log.exception("a turn of the loop failed")
@@ -74,6 +76,8 @@ class DriftActor:
             self._rest(keeper)
         if keeper is not None:
             keeper.close()
+        if self._tracer is not None:
+            self._tracer.close()
 
     def _rest(self, keeper: Keeper | None) -> None:
         """Wait for the next turn; metrics are forgotten where nobody repeats them."""
@@ -92,10 +96,11 @@ class DriftActor:
     def _keeper(self) -> Keeper:
         logs.set_up("actor")
         declaration = self._carried.read()
-        logs.set_up("actor", declaration.spec.name)
+        logs.set_up("actor", declaration.spec.name, spans.facts)
         count_messages(declaration.spec.name)
         self._interval = declaration.spec.drift.interval.total_seconds()
         rooms = furnish(declaration, Workspace.open(self._workspace), self._webhook)
+        self._tracer = traces.open_or_warn("actor", declaration.spec.name)
         return Keeper(rooms)
 
 

@@ -29,7 +29,7 @@ from app.lineup import FILE, Lineup, read_lineup, write_lineup
 from app.monitor.findings import Finding
 from app.monitor.state import Monitor
 from app.spec import Spec
-from app.telemetry import LoopMetrics
+from app.telemetry import LoopMetrics, spans
 from app.workspace import Workspace, write_bytes
 
 MOST_STEPS = 8
@@ -203,6 +203,7 @@ class Keeper:
             entry = self._rooms.ledger.append(draft, situation.now)
             if entry.number > before:
                 log.info("%s %s: %s", entry.at[:16], entry.kind, entry.reason)
+                spans.happened(entry.kind)
                 if pages(entry):
                     self._rooms.metrics.paged(entry.kind)
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import msgspec
 
 from app.declaration import Declaration
+from app.telemetry import spans
 from app.training.resources import free_cpus, worker_need, worker_range
 from app.types import UserError
 from app.workspace import Workspace, read_bytes, write_bytes
@@ -119,13 +120,20 @@ class RetrainJobs:
             self.client.submit_job(
                 entrypoint=shlex.join(_command(declaration, workspace, decision, reason, until, attempt)),
                 submission_id=_job_id(decision, attempt),
-                runtime_env=self.runtime_env,
+                runtime_env=self._runtime_env(),
                 entrypoint_num_cpus=entrypoint_cpus,
             )
         except RuntimeError as error:
             if "already exists" not in str(error):
                 raise
         return True
+
+    def _runtime_env(self) -> dict[str, Any]:
+        """Return what a job runs in: a part of our trace, where there is one."""
+        traceparent = spans.traceparent()
+        if traceparent is None:
+            return self.runtime_env
+        return self.runtime_env | {"env_vars": self.runtime_env.get("env_vars", {}) | {"TRACEPARENT": traceparent}}
 
     def state(self, decision: str, attempt: int = 1) -> State | None:
         """Return how a retraining's job is doing, None when it was never submitted."""

@@ -1,4 +1,4 @@
-"""The types of ASGI, as far as a request needs them, and what a request is answered with."""
+"""The types of ASGI, as far as a request needs them, what it asks for, and what it is answered with."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, NamedTuple, TypeAlias
@@ -20,3 +20,9 @@ class Answer(NamedTuple):
     outcome: str
     headers: Headers = ()
     rows: int = 1
+
+
+def below(scope: Scope, prefix: str) -> str:
+    """Return the path that is asked for below a service's own."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix(prefix)
+    return path

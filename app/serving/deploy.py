@@ -24,6 +24,7 @@ from app import keys, logs
 from app.journal.writer import SegmentWriter
 from app.lineup import FILE, Answering, Lineup, read_lineup, write_lineup
 from app.model.bundle import open_bundle
+from app.serving.asgi import ASGIApp
 from app.serving.counted import counted
 from app.serving.endpoint import Endpoint
 from app.serving.following import Follower
@@ -35,8 +36,9 @@ from app.serving.listener import address, check, connection
 from app.serving.loaded import Loaded, Standing
 from app.serving.recorder import Recorder
 from app.serving.requests import facts
+from app.serving.traced import Traced
 from app.spec import Serve, Spec
-from app.telemetry import ServingMetrics, count_messages
+from app.telemetry import ServingMetrics, count_messages, traces
 from app.types import UserError
 from app.workspace import Workspace, join
 
@@ -70,6 +72,7 @@ class Service:
         replica = serve.get_replica_context().replica_id.unique_id
         logs.set_up("replica", self._spec.name, facts, replica=replica)
         count_messages(self._spec.name)
+        self._tracer = traces.open_or_warn("replica", self._spec.name, replica)
         write = counted(SegmentWriter(join(folder, "journal"), replica).write, metrics, loop.call_soon_threadsafe)
 
         def dropped(rows: int) -> None:
@@ -93,7 +96,10 @@ class Service:
             keyring.first()
             guard = Guard(keyring, self._spec.name)
             self._following.append(keyring)
-        self._endpoint = Endpoint(self._spec, executor, metrics, self._recorder, write, folder, self._close, guard)
+        traced = self._tracer is not None
+        self._endpoint = Endpoint(
+            self._spec, executor, metrics, self._recorder, write, folder, self._close, guard, traced
+        )
         self._endpoint.swap(self._follower.first())
         prepare()
         self._recorder.start()
@@ -107,9 +113,11 @@ class Service:
         for following in self._following:
             following.close()
         self._recorder.close()
+        if self._tracer is not None:
+            self._tracer.close()
 
-    def __serve_build_asgi_app__(self) -> Endpoint:
-        return self._endpoint
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return self._endpoint if self._tracer is None else Traced(self._endpoint, self._tracer, self._spec.name)
 
 
 def logging_config() -> LoggingConfig:

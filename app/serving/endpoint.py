@@ -15,7 +15,7 @@ import msgspec
 import pyarrow as pa
 
 from app.journal.writer import LabelCommits
-from app.serving.asgi import Answer, Receive, Scope, Send
+from app.serving.asgi import Answer, Receive, Scope, Send, below
 from app.serving.bodies import JSON, content_type_and_length, read_body
 from app.serving.guard import Guard
 from app.serving.labels import LabelCodec, LabelDesk
@@ -26,7 +26,7 @@ from app.serving.problems import CONTENT_TYPE, Problem
 from app.serving.recorder import Recorder, Write
 from app.serving.requests import begin, request_id
 from app.spec import Spec
-from app.telemetry import ServingMetrics
+from app.telemetry import ServingMetrics, spans
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,8 @@ class Endpoint:
     """Answers HTTP for one declaration, with the versions last given to `swap`.
 
     `folder` is the service's in the workspace, `write` writes a segment of its journal; `closing` is called, on a
-    thread, when the server ends. Where there is a `guard`, all but /healthz and /readyz needs a key.
+    thread, when the server ends. Where there is a `guard`, all but /healthz and /readyz needs a key. `traced` requests
+    have a span under way, which hears of them.
     """
 
     def __init__(
@@ -51,14 +52,16 @@ class Endpoint:
         folder: str,
         closing: Callable[[], None],
         guard: Guard | None = None,
+        traced: bool = False,
     ) -> None:
         self._spec = spec
         self._prefix = f"/{spec.name}"
         self._pages = Pages(folder)
-        self._predictor = Predictor(spec, executor, metrics, recorder)
+        self._predictor = Predictor(spec, executor, metrics, recorder, traced)
         self._write = write
         self._closing = closing
         self._guard = guard
+        self._traced = traced
         self._standing: Standing | None = None
         self._documents: dict[str, tuple[str, bytes]] = {}
         self._commits: tuple[pa.Schema, LabelCommits] | None = None
@@ -110,9 +113,11 @@ class Endpoint:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
         self.metrics.request(answer.outcome, time.perf_counter() - started)
+        if self._traced:
+            spans.note({"evertrue.outcome": answer.outcome})
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
-        path = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix(self._prefix)
+        path = below(scope, self._prefix)
         page = path.strip("/")
         method = scope["method"]
         if page == "healthz":
@@ -128,7 +133,10 @@ class Endpoint:
             content_type, length = content_type_and_length(scope)
             body = await read_body(receive, length, self._spec.serve.max_request_bytes)
             work = self._predictor.predict if page == "predict" else self._labels.accept
+            version = self._standing.champion.version
             answer = await work(content_type, body)
+            if self._traced:
+                spans.note({"evertrue.rows": answer.rows, "evertrue.version": version})
             if bucket is not None:
                 bucket.take(answer.rows - 1)
             return answer

@@ -36,11 +36,14 @@ class _Turn:
 class Predictor:
     """Predicts with the versions last given to `take`; requests under way keep theirs."""
 
-    def __init__(self, spec: Spec, executor: Executor, metrics: ServingMetrics, recorder: Recorder) -> None:
+    def __init__(
+        self, spec: Spec, executor: Executor, metrics: ServingMetrics, recorder: Recorder, traced: bool = False
+    ) -> None:
         self._spec = spec
         self._executor = executor
         self._metrics = metrics
         self._recorder = recorder
+        self._traced = traced
         self._turn: _Turn | None = None
 
     def take(self, standing: Standing) -> None:
@@ -51,7 +54,8 @@ class Predictor:
             self._metrics.batch(rows)
             self._recorder.called(Call(champion, "champion", seconds))
 
-        batcher = Batcher(partial(timed_score, champion), self._executor, self._spec.serve.max_batch_rows, observe)
+        score, most = partial(timed_score, champion), self._spec.serve.max_batch_rows
+        batcher = Batcher(score, self._executor, most, observe, self._traced)
         canary = None
         if challenger is not None and standing.share > 0:
             slowdown = self._spec.rollout.max_slowdown

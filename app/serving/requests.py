@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from typing import TypeAlias
 
 from app.serving.asgi import Scope
+from app.telemetry import spans
 
 RawHeaders: TypeAlias = Sequence[tuple[bytes, bytes]]
 
@@ -29,12 +30,15 @@ def request_id(headers: RawHeaders) -> str | None:
 
 
 def facts() -> Mapping[str, str]:
-    """Return what a line of the log says of the request it is about: its id, and its trace's (W3C Trace Context)."""
+    """Return what a line of the log says of the request it is about: its id, and its trace's (W3C Trace Context).
+
+    The trace is that of our own span where there is one, else the one that the request names.
+    """
     headers = _CURRENT.get(())
-    found = {}
+    found: dict[str, str] = {}
     if (known := request_id(headers)) is not None:
         found["http.request.id"] = known
     for name, value in headers:
         if name == b"traceparent" and (match := _TRACE.fullmatch(value)):
             found["trace.id"] = match[1].decode()
-    return found
+    return found | spans.facts()

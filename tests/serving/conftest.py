@@ -19,14 +19,17 @@ from app.journal.rows import JournalError, Stream
 from app.lineup import Answering, Lineup
 from app.monitor.profile import fit
 from app.serving.arrow_codec import ArrowCodec
+from app.serving.asgi import ASGIApp
 from app.serving.codec import Fields
 from app.serving.endpoint import Endpoint
 from app.serving.guard import Guard
 from app.serving.json_codec import JsonCodec
 from app.serving.loaded import Loaded, Standing
 from app.serving.recorder import Recorder
+from app.serving.traced import Traced
 from app.spec import Drift, Spec
 from app.telemetry import Metric, ServingMetrics
+from app.telemetry.traces import Tracer
 from app.types import Features, Scores
 
 Score = Callable[[Features], Scores]
@@ -122,14 +125,17 @@ def make_loaded(
 class Room:
     """A replica's endpoint with its recorder and journal; nothing is written before `flush` or the end."""
 
-    def __init__(self, spec: Spec, folder: Path, guard: Guard | None = None) -> None:
+    def __init__(self, spec: Spec, folder: Path, guard: Guard | None = None, tracer: Tracer | None = None) -> None:
         self.kept, self.counted = Kept(), Counted()
         self.metrics = ServingMetrics("rides", self.counted, later=lambda seconds, call: None)
         self.recorder = Recorder(spec.journal, self.kept.write, "replica", self.metrics.dropped)
         self.executor = ThreadPoolExecutor(1)
+        write, traced = self.kept.write, tracer is not None
         self.endpoint = Endpoint(
-            spec, self.executor, self.metrics, self.recorder, self.kept.write, str(folder), lambda: None, guard
+            spec, self.executor, self.metrics, self.recorder, write, str(folder), lambda: None, guard, traced
         )
+        self.raises = tracer is None
+        self.app: ASGIApp = self.endpoint if tracer is None else Traced(self.endpoint, tracer, spec.name)
 
     def stand(
         self, champion: Loaded, challenger: Loaded | None = None, share: float = 0.0, generation: int = 1
@@ -143,7 +149,7 @@ class Room:
         """Send requests at once; return their answers."""
 
         async def send() -> list[httpx.Response]:
-            transport = httpx.ASGITransport(self.endpoint)
+            transport = httpx.ASGITransport(self.app, raise_app_exceptions=self.raises)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
                 return await asyncio.gather(*(client.request(how, path, **what) for how, path, what in requests))
 
@@ -164,9 +170,9 @@ def room(declaration: Declaration, tmp_path: Path) -> Iterator[Callable[..., Roo
     """Return a maker of rooms; keywords are settings of the declaration's journal."""
     made: list[Room] = []
 
-    def make(guard: Guard | None = None, **journal: Any) -> Room:
+    def make(guard: Guard | None = None, tracer: Tracer | None = None, **journal: Any) -> Room:
         spec = declaration.spec.model_copy(update={"journal": declaration.spec.journal.model_copy(update=journal)})
-        made.append(Room(spec, tmp_path, guard))
+        made.append(Room(spec, tmp_path, guard, tracer))
         return made[-1]
 
     yield make
