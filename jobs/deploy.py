@@ -19,7 +19,7 @@ def deploy_version(declaration: Declaration, workspace: Workspace, arguments: ar
     check(spec.serve)
     registry = Registry.open(workspace, spec.name)
     version = registry.before() if arguments.rollback else registry.chosen(arguments.version)
-    connect()
+    connect(listens=spec.serve.listens)
     from app.decisions import actor
     from app.serving.deploy import deploy
 

@@ -38,7 +38,7 @@ def run(declaration: Declaration, workspace: Workspace, arguments: argparse.Name
         build_table(declaration)
         arrivals = read_arrivals(declaration, arguments.arrivals, arguments.known, arguments.delay)
     with watch("ray"):
-        connect()
+        connect(listens=spec.serve.listens)
     first = train_version(declaration, workspace)
     log.info("version %d %s", first.number, "passed the gate" if first.verdict.passed else "was refused")
     for reason in first.verdict.reasons:

@@ -43,7 +43,7 @@ def serve(declaration: Declaration, workspace: Workspace, arguments: argparse.Na
 def _be(declaration: Declaration, workspace: Workspace, ready: Path) -> None:
     check(declaration.spec.serve)
     build_table(declaration)
-    connect()
+    connect(listens=declaration.spec.serve.listens)
     registry = Registry.open(workspace, declaration.spec.name)
     if registry.champion() is None:
         train_version(declaration, workspace)

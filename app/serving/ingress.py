@@ -2,15 +2,19 @@
 
 import itertools
 import os
+from collections.abc import Iterable
+from hmac import compare_digest
 
 from starlette.middleware import Middleware
 
+from app.cluster import FRONT_HEADER, voucher
 from app.serving.asgi import ASGIApp, Message, Receive, Scope, Send
 from app.serving.problems import CONTENT_TYPE, Problem
 from app.serving.requests import HEADER, request_id
 from app.telemetry import RaySink, Sink
 from app.telemetry.names import REFUSED
 
+_ALIVE = "/-/healthz"  # what HAProxy asks of itself, and Serve answers
 _NO_DISCONNECT_WATCH = (b"x-request-disconnect-disabled", b"?1")
 _COUNTED = (408, 429, 503)  # of services that there are; what else is asked for has any name
 _PLAIN = {
@@ -32,6 +36,7 @@ class Ingress:
 
     def __init__(self, app: ASGIApp, sink: Sink | None = None) -> None:
         self._app = app
+        self._voucher = voucher()
         self._sink = RaySink() if sink is None else sink
         self._here = os.urandom(8).hex().encode()
         self._requests = itertools.count(1)
@@ -42,6 +47,11 @@ class Ingress:
             await self._app(scope, receive, send)
             return
         headers = scope["headers"]
+        if self._voucher is not None and scope["path"] != _ALIVE and not self._vouched(headers):
+            await _refuse(
+                send, Problem(403, "not-by-the-front", "this service is asked at its address, not at a replica's")
+            )
+            return
         if request_id(headers) is None:
             named = (HEADER, b"%s-%x" % (self._here, next(self._requests)))
             headers = [*(one for one in headers if one[0] != HEADER), named]
@@ -66,9 +76,20 @@ class Ingress:
 
         await self._app(scope, receive, translate)
 
+    def _vouched(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        assert self._voucher is not None
+        return any(name == FRONT_HEADER and compare_digest(value, self._voucher) for name, value in headers)
+
     def _count(self, path: str, status: int) -> None:
         if status in _COUNTED:
             self._sink.add(REFUSED, 1, path.strip("/").partition("/")[0], str(status))
+
+
+async def _refuse(send: Send, problem: Problem) -> None:
+    body = problem.body(None)
+    headers = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def middlewares() -> list[Middleware]:

@@ -102,6 +102,11 @@ class Serve(Section):
             return self.host == "localhost"
 
     @property
+    def listens(self) -> str:
+        """Where the endpoint is asked: `host:port`."""
+        return f"{self.host}:{self.port}"
+
+    @property
     def needs_keys(self) -> bool:
         """Whether a request has to carry a key."""
         return self.keys == "required" or (self.keys == "auto" and not self.on_loopback)

@@ -48,7 +48,7 @@ class Host:
 
     def command(self, *command: str) -> list[str]:
         """Return what runs a command in this host."""
-        return ["nsenter", f"--target={self._pid}", *_NAMESPACES, "--wd=" + os.getcwd(), *command]
+        return ["nsenter", f"--target={self._pid}", *_NAMESPACES, f"--wd={Path.cwd()}", *command]
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return the environment of one who has logged in: nothing of this machine's but the language."""
@@ -165,4 +165,3 @@ class Network:
         hosts.write_text("".join(f"{where} {who}\n" for who, where in known))
         resolver.touch()
         return {hosts: Path("/etc/hosts"), resolver: Path("/etc/resolv.conf")}
-

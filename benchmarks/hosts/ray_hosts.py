@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from app.cluster import write_launcher
 from benchmarks.hosts.machines import Host, Network
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +41,9 @@ class Cluster:
         """Start the head, or start it again after it was killed."""
         host = self._host("head")
         command = re.sub(r"--autoscaling-config=\S+", "", _UP["head_start_ray_commands"][-1])
-        host.run("bash", "-c", f"rm -f /tmp/ray/ray_current_cluster; {command} {_SMALL} --node-ip-address={host.address}")
+        host.run(
+            "bash", "-c", f"rm -f /tmp/ray/ray_current_cluster; {command} {_SMALL} --node-ip-address={host.address}"
+        )
         return host
 
     def start_worker(self, name: str) -> Host:
@@ -53,7 +56,9 @@ class Cluster:
 
     def shell(self, host: Host, *command: str, seconds: float = 120, **more: str) -> str:
         """Run a command in a host as from its shell, where Ray's settings and the programs are known."""
-        return host.run("bash", "-c", f". ~/evertrue/environment.sh && {shlex.join(command)}", seconds=seconds, **more)
+        return host.run(
+            "bash", "-c", f". ~/evertrue/environment.sh && {shlex.join(command)}", seconds=seconds, **more
+        )
 
     def job(self, *command: str) -> list[str]:
         """Return what submits a job through the tunnel to the dashboard, from the folder one is in, and waits for it."""
@@ -67,6 +72,8 @@ class Cluster:
         if not place.exists():
             place.mkdir()
             (place / "venv").symlink_to(sys.prefix)
+            (place / "bin").mkdir()
+            write_launcher(place / "bin/evertrue-haproxy")
             shutil.copy(ROOT / "cluster/node/environment.sh", place)
             shutil.copy(ROOT / "cluster/kuberay/base/ray.env", place)
             known = {"EVERTRUE_WORKSPACE": self.workspace, **self.settings}

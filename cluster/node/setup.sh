@@ -25,5 +25,8 @@ if command -v nvidia-smi >/dev/null; then # shares its folder with the other, so
     install --reinstall-package onnxruntime-gpu onnxruntime-gpu==1.31.1
 fi
 
+venv/bin/python -c 'from pathlib import Path; from app.cluster import write_launcher
+write_launcher(Path("bin/evertrue-haproxy"))' # what environment.sh names: it puts HAProxy on loopback, or where told
+
 line='. ~/evertrue/environment.sh'
 grep -qxF "$line" ~/.bashrc || printf '%s\n' "$line" >>~/.bashrc # for `ray exec`, `ray attach`, `ray status`

@@ -5,6 +5,7 @@ import asyncio
 import httpx
 import pytest
 
+from app import cluster
 from app.serving.ingress import Ingress
 
 
@@ -48,3 +49,20 @@ def test_what_the_service_answers_itself_is_left_alone(room, version, counts) ->
     answer = ask(Ingress(service.endpoint, counts), **{"content-type": "text/csv"})
     assert answer.json()["type"] == "urn:evertrue:problem:content-type"
     assert not counts.values
+
+
+def test_on_a_joined_cluster_a_replica_answers_only_what_a_haproxy_vouches_for(
+    counts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(cluster.FRONT, "127.0.0.1:8000")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    known = cluster.voucher()
+    assert known is not None
+    guarded = Ingress(refusing(503), counts)
+    for headers in ({}, {"x-evertrue-front": "secret"}, {"x-evertrue-front": "0" * 64}):
+        answer = ask(guarded, **headers)
+        assert answer.status_code == 403
+        assert answer.json()["type"] == "urn:evertrue:problem:not-by-the-front"
+    assert ask(guarded, **{"x-evertrue-front": known.decode()}).status_code == 503
+    assert ask(guarded, "/-/healthz").status_code == 503  # HAProxy asks it of itself
