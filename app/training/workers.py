@@ -15,6 +15,7 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer, get_device
 from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from app.data.features import FeaturePlan
 from app.spec import Spec
@@ -131,7 +132,9 @@ def _relayed(on_epoch: OnEpoch | None) -> Iterator[Queue | None]:
         while (line := lines.get()) is not None:
             on_epoch(line)
 
-    lines = Queue(actor_options={"num_cpus": 0})
+    # Beside this process: were it on another node, that one's death would be this training's, which outlives its workers.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    lines = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     with ThreadPoolExecutor(1) as pool:
         heard = pool.submit(listen)
         try:

@@ -9,6 +9,7 @@ import secrets
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,9 +47,9 @@ class Host:
     def home(self) -> Path:
         return self.folder / "home"
 
-    def command(self, *command: str) -> list[str]:
-        """Return what runs a command in this host."""
-        return ["nsenter", f"--target={self._pid}", *_NAMESPACES, f"--wd={Path.cwd()}", *command]
+    def command(self, *command: str, folder: Path | None = None) -> list[str]:
+        """Return what runs a command in this host, in its home or in a folder that is mounted."""
+        return ["nsenter", f"--target={self._pid}", *_NAMESPACES, f"--wd={folder or self.home}", *command]
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return the environment of one who has logged in: nothing of this machine's but the language."""
@@ -74,6 +75,8 @@ class Host:
         """Pull the plug: every process of the host is gone when this returns."""
         os.kill(self._pid, 9)
         self._init.wait()
+        # The kernel takes the cable away in its own time; a host that starts again needs its place at once.
+        subprocess.run(["ip", "link", "delete", self.cable], capture_output=True, timeout=20)
 
     def cut(self) -> None:
         """Pull the cable out."""
@@ -98,6 +101,7 @@ class Network:
     """Paths of hosts, and what of this machine they show: such as a folder that all have mounted."""
 
     _hosts: list[Host] = field(default_factory=list)
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
     _name: str = field(default_factory=lambda: f"ev{secrets.token_hex(3)}")
     _net: str = field(default_factory=lambda: f"10.{64 + secrets.randbelow(128)}.{secrets.randbelow(256)}")
 
@@ -122,6 +126,10 @@ class Network:
 
     def host(self, name: str) -> Host:
         """Start a host. One that was killed may start again under its name, with its address, and its files as they are."""
+        with self._one_at_a_time:
+            return self._start(name)
+
+    def _start(self, name: str) -> Host:
         known = [host for host in self._hosts if host.name == name]
         place = self._hosts.index(known[0]) if known else len(self._hosts)
         folder, cable, address = self.folder / name, f"{self._name}-{place}", f"{self._net}.{10 + place}"
@@ -137,7 +145,7 @@ class Network:
         # fmt: off
         init = subprocess.Popen(
             ["unshare", *_NAMESPACES, "--fork", "--kill-child", "--mount-proc", "sh", "-c", inside],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )
         # fmt: on
         assert init.stdout is not None

@@ -5,8 +5,10 @@ import secrets
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 
@@ -25,7 +27,7 @@ class Cluster:
 
     network: Network
     workspace: str
-    cpus: int = 4
+    cpus: int = 5
     """CPUs that Ray is to count on a worker."""
     settings: dict[str, str] = field(default_factory=dict)
     """What else the nodes have in their environment."""
@@ -46,11 +48,13 @@ class Cluster:
         )
         return host
 
-    def start_worker(self, name: str) -> Host:
-        """Start a worker, or start it again."""
+    def start_worker(self, name: str, labels: Mapping[str, str] = MappingProxyType({})) -> Host:
+        """Start a worker, or start it again, with labels such as a cloud gives."""
         host = self._host(name)
         command = _UP["worker_start_ray_commands"][-1]
         options = f"--num-cpus={self.cpus} {_SMALL} --node-ip-address={host.address}"
+        if labels:
+            options += f" --labels={shlex.quote(','.join(f'{name}={value}' for name, value in labels.items()))}"
         host.run("bash", "-c", f"{command} {options}", RAY_HEAD_IP=self.head.address)
         return host
 
@@ -60,11 +64,11 @@ class Cluster:
             "bash", "-c", f". ~/evertrue/environment.sh && {shlex.join(command)}", seconds=seconds, **more
         )
 
-    def job(self, *command: str) -> list[str]:
-        """Return what submits a job through the tunnel to the dashboard, from the folder one is in, and waits for it."""
+    def job(self, folder: Path, *command: str) -> list[str]:
+        """Return what submits a job through the tunnel to the dashboard, from a folder, and waits for it."""
         submit = ["ray", "job", "submit", "--address", DASHBOARD, "--working-dir", ".", "--entrypoint-num-cpus", "1"]
         line = shlex.join([*submit, *command])
-        return self.head.command("bash", "-c", f". ~/evertrue/environment.sh && exec {line}")
+        return self.head.command("bash", "-c", f". ~/evertrue/environment.sh && exec {line}", folder=folder)
 
     def _host(self, name: str) -> Host:
         host = self.network.host(name)
