@@ -3,11 +3,13 @@
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +23,7 @@ from benchmarks.hosts.asking import Asking
 from benchmarks.hosts.ray_hosts import Cluster
 
 FILES, ROWS = 24, 60_000
+LABELS = {"spot": {"ray.io/market-type": "spot"}, "lasting": {"ray.io/market-type": "on-demand"}}
 QUICK = {  # a host that is gone is noticed in seconds: these are for tests, and for networks without hiccups
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "1000",
@@ -37,9 +40,9 @@ features:
   zone: category
   rain: category
 model: {{width: 32, depth: 1, number_embedding: 4, frequencies: 8}}
-train: {{epochs: 20, batch_size: 256, patience: 20, num_workers: 2, cpus_per_worker: 3}}
+train: {{epochs: 12, batch_size: 256, patience: 12, num_workers: 2, cpus_per_worker: 3}}
 gate: {{margin: 0.5, slices: [zone], min_rows: 100}}
-serve: {{host: 0.0.0.0, min_replicas: 2, max_replicas: 2}}
+serve: {{host: 0.0.0.0, min_replicas: 2, max_replicas: 2, cpus_per_replica: 3}}
 drift: {{interval: 500ms}}
 retrain: {{policy: never}}
 """
@@ -87,6 +90,7 @@ class Site:
     workspace: Workspace
     big: str
     key: str
+    big_rows: int = FILES * ROWS
 
     def submit(self, *command: str, options: tuple[str, ...] = ()) -> Job:
         """Submit a job through the tunnel; its driver stays off the host that comes and goes."""
@@ -96,6 +100,25 @@ class Site:
         log = self.folder / f"{command[0]}-{time.monotonic_ns()}.log"
         return Job(line, self.cluster.head.environment(PYTHONUNBUFFERED="1"), log)
 
+    def kill_and_start(self, host: str) -> None:
+        """Pull a worker's plug; as a cloud does with a spot machine, give another in its place."""
+        self.cluster.hosts[host].kill()
+        self.cluster.start_worker(host, LABELS[host])
+
+    def processes(self, host: str) -> str:
+        """Return what runs on a host."""
+        return self.cluster.hosts[host].run("ps", "-eo", "args")
+
+    def get(self, page: str) -> dict[str, Any]:
+        """Ask the service on the host that lasts for a page."""
+        headers = {"authorization": f"Bearer {self.key}"}
+        answer = httpx.get(f"http://{self.address('lasting')}/rides/{page}", headers=headers, timeout=30)
+        return dict(answer.raise_for_status().json())
+
+    def address(self, host: str) -> str:
+        """Return where the service is asked on a host."""
+        return f"{self.cluster.hosts[host].address}:{self.declaration.spec.serve.port}"
+
     def asking(self, host: str) -> Asking:
         """Return clients of the front on a host."""
         random = np.random.default_rng(3)
@@ -103,11 +126,10 @@ class Site:
 
         def body(number: int) -> bytes:
             row = {"ride": f"q{number}-{time.time_ns()}", "at": "2024-03-02T10:00:00Z"}
-            row |= {"distance": distances[number % 1000], "passengers": 2, "zone": "north", "rain": "false"}
+            row |= {"distance": distances[number % 1000], "passengers": 2, "zone": "north", "rain": False}
             return json.dumps(row).encode()
 
-        address = f"{self.cluster.hosts[host].address}:{self.declaration.spec.serve.port}"
-        return Asking(address, "/rides/predict", body, {"authorization": f"Bearer {self.key}"})
+        return Asking(self.address(host), "/rides/predict", body, {"authorization": f"Bearer {self.key}"})
 
 
 def rides(rows: int, seed: int) -> pa.Table:
@@ -149,16 +171,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         cluster = Cluster(network, workspace.root, settings=settings)
         cluster.start_head()
         with ThreadPoolExecutor() as pool:
-            list(pool.map(cluster.start_worker, ("spot", "lasting"), ({"ray.io/market-type": "spot"}, {})))
+            list(pool.map(cluster.start_worker, LABELS, LABELS.values()))
         _, key = add_key(workspace.uri("rides", FILE), "app", ("predict", "labels", "read"))
         yield Site(cluster, folder, read(declared), workspace, str(folder / "big/*.parquet"), key)
 
 
-@pytest.fixture
-def both(site: Site) -> Callable[[], None]:
-    """Return what brings the spot host back."""
-
-    def back() -> None:
-        site.cluster.start_worker("spot", {"ray.io/market-type": "spot"})
-
-    return back
