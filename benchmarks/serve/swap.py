@@ -59,9 +59,9 @@ class Window:
         return Window(swaps, len(asked), failed, sorted({one.model for one in asked}), p50, p99, most)
 
 
-async def ask(port: int, request: bytes, until: float, found: list[Asked]) -> None:
+async def ask(port: int, request: bytes, until: float, found: list[Asked], host: str = "127.0.0.1") -> None:
     """Ask over one connection, one request after the other."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection(host, port)
     while time.perf_counter() < until:
         started = time.perf_counter()
         try:
@@ -76,7 +76,7 @@ async def ask(port: int, request: bytes, until: float, found: list[Asked]) -> No
             found.append(Asked(time.perf_counter() - started, int(head[9:12]), model))
         if b"connection: close" in head:
             writer.close()
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection(host, port)
     writer.close()
 
 

@@ -67,6 +67,8 @@ def test_the_job_gets_all_it_needs_to_know_and_goes_behind_serving(declaration, 
     jobs = RetrainJobs(cluster, {"env_vars": {"X": "1"}})
     assert jobs.submit(declaration, workspace, "d1", "the loss rose; it's time", until=17)
     [job] = cluster.submitted
+    known = {"service": "rides", "decision": "d1", "reason": "the loss rose; it's time", "attempt": "1"}
+    assert job["metadata"] == known  # what the dashboard shows of it
     command = shlex.split(job["entrypoint"])
     assert command[:3] == ["nice", "-n", "10"]
     assert command[4:7] == ["-m", "jobs.retrain", str(declaration.path)]

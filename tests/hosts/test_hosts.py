@@ -10,9 +10,9 @@ from pathlib import Path
 
 import grpc
 import httpx
-import pytest
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from benchmarks.hosts.ray_hosts import DASHBOARD
 
@@ -87,22 +87,18 @@ def reached_by(address: str) -> str:
     return f"unknown: {sorted(code.name for code in answers)}"
 
 
-def test_0(site):
-    site.submit("jobs.train", "rides.yaml", "--set", "train.num_workers=0", "--set", "train.epochs=3").result()
-    site.submit("jobs.deploy", "rides.yaml").result()
-
-
 def test_a_table_is_prepared_and_a_network_trained_on_two_hosts_though_one_dies_meanwhile(
-    site, wait_for: Callable[..., object]
+    site, big: tuple[Path, int], wait_for: Callable[..., object]
 ) -> None:
+    table, rows = big
     training = site.submit("jobs.train", "rides.yaml")
     training.until("epoch 2 of 12")
-    preparing = site.submit("jobs.prepare", "rides.yaml", "--set", f"data.source={site.big}")
+    preparing = site.submit("jobs.prepare", "rides.yaml", "--set", f"data.source={table}")
     wait_for(lambda: list(Path(site.workspace.root).glob("rides/data/*/rows/000002-*")), 90)
     assert not preparing.ended
     assert not training.ended
     site.kill_and_start("spot")
-    assert f"{site.big_rows:,} rows kept" in preparing.result()
+    assert f"{rows:,} rows kept" in preparing.result()
     assert "rides/1 is champion now" in training.result()
 
 
@@ -116,20 +112,21 @@ def test_a_service_is_put_up_though_a_host_dies_meanwhile(site, wait_for: Callab
 
 
 def test_a_table_is_scored_and_every_request_answered_though_a_host_dies_meanwhile(
-    site, wait_for: Callable[..., object]
+    site, big: tuple[Path, int], wait_for: Callable[..., object]
 ) -> None:
+    table, rows = big
     out = site.folder / "scores"
     with site.asking("lasting") as asking:
-        predicting = site.submit("jobs.predict", "rides.yaml", site.big, str(out))
+        predicting = site.submit("jobs.predict", "rides.yaml", str(table), str(out))
         wait_for(lambda: list(out.glob("part-00002*")), 90)
         assert not predicting.ended
         site.kill_and_start("spot")
-        assert f"{site.big_rows:,} rows scored" in predicting.result()
+        assert f"{rows:,} rows scored" in predicting.result()
         wait_for(lambda: "ServeReplica" in site.processes("spot"), 90)
     assert not asking.failed
     assert len(asking.answered) > 500
     scored = pa.concat_tables(pq.read_table(part, columns=["ride"]) for part in sorted(out.glob("part-*.parquet")))
-    assert scored.num_rows == len(scored["ride"].unique()) == site.big_rows
+    assert scored.num_rows == len(scored["ride"].unique()) == rows
 
 
 def test_every_listening_port_is_known_and_says_who_may_reach_it(site) -> None:
@@ -145,7 +142,13 @@ def test_every_listening_port_is_known_and_says_who_may_reach_it(site) -> None:
 
 def test_without_the_token_no_job_no_state_and_no_page_with_any_of_it_is_had(site) -> None:
     head = site.cluster.head
-    for path in ("api/jobs/", "api/cluster_status", "nodes?view=summary", "logical/actors", "api/serve/applications/"):
+    for path in (
+        "api/jobs/",
+        "api/cluster_status",
+        "nodes?view=summary",
+        "logical/actors",
+        "api/serve/applications/",
+    ):
         command = ["curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_code}", f"{DASHBOARD}/{path}"]
         assert head.run(*command) == "401", path
         assert head.run(*command, "--header", f"Authorization: Bearer {'0' * 64}") in ("401", "403"), path
