@@ -37,13 +37,18 @@ SINGLE = 100
 ROWS_A_REQUEST = 2_000
 TICK = 0.1  # s
 LONGEST_TICK = DAY // 4  # however slow the service, rows never come in larger heaps of event time than this
+PATIENCE = 120.0  # s, for labels that the service could not keep
 HELD = 0.02
 """Share of the pace that is kept while the replay is held back."""
 
 
+class Later(Exception):  # noqa: N818 - no error: an answer
+    """The service cannot take a request now; `args` are the seconds after which it wants to be asked again."""
+
+
 @dataclass
 class Client:
-    """One connection to a service that counts what it sends and what fails.
+    """One connection to a service that counts what it sends, what fails, and what has to be sent `again`.
 
     `key` is sent along; `trust` says whom to believe over HTTPS, the authorities of this machine where it is None.
     """
@@ -53,6 +58,7 @@ class Client:
     trust: ssl.SSLContext | None = field(default=None, repr=False)
     sent: int = 0
     failed: int = 0
+    again: int = 0
     rows: int = 0
     _connection: http.client.HTTPConnection = field(init=False, repr=False)
     _path: str = field(init=False, repr=False)
@@ -68,8 +74,13 @@ class Client:
             self._connection = http.client.HTTPConnection(parts.netloc, timeout=60)
         self._headers = {"authorization": f"Bearer {self.key}"} if self.key else {}
 
-    def post(self, page: str, body: bytes, content_type: str, expected: int = 200) -> bytes | None:
-        """Send one request and return the answer's body; None where it failed, which is counted and logged."""
+    def post(
+        self, page: str, body: bytes, content_type: str, expected: int = 200, patient: bool = False
+    ) -> bytes | None:
+        """Send one request and return the answer's body; None where it failed, which is counted and logged.
+
+        Where the client is patient, raises Later for a 503 instead: the service will take it when it can.
+        """
         self.sent += 1
         try:
             headers = {"content-type": content_type} | self._headers
@@ -80,6 +91,10 @@ class Client:
             self._connection.close()  # the next request opens another
             self._fail(f"{page}: {error!r}")
             return None
+        if patient and answer.status == 503:
+            self.again += 1
+            log.warning("%s: 503, to be sent again: %s", page, content[:500].decode(errors="replace"))
+            raise Later(float(answer.headers.get("retry-after", 1)))
         if answer.status != expected:
             self._fail(f"{page}: {answer.status} {content[:500].decode(errors='replace')}")
             return None
@@ -171,6 +186,7 @@ class Replay:
     client: Client
     arrivals: Arrivals
     labels_sent: int = 0
+    _not_before: float = 0.0  # by the monotonic clock, labels are to be sent
     _answers: list[Answers] = field(default_factory=list)
 
     def run(self, days_per_second: float, held: Callable[[int], bool]) -> None:
@@ -189,9 +205,16 @@ class Replay:
             until = int(np.searchsorted(happened, now))
             self._predict(sent, until)
             due = int(np.searchsorted(known[labelled], now))
-            self._label(labelled[told:due])
-            sent, told = until, due
+            told += self._label(labelled[told:due])
+            sent = until
             time.sleep(max(0.0, TICK - (time.monotonic() - clock)))
+        limit = time.monotonic() + PATIENCE
+        while told < len(labelled) and time.monotonic() < limit:
+            told += self._label(labelled[told:])
+            time.sleep(TICK)
+        if told < len(labelled):
+            self.client.failed += 1
+            log.warning("labels: the service never took the last %s", f"{len(labelled) - told:,}")
 
     def answers(self) -> Answers:
         """Return what was served so far, in order of row."""
@@ -239,7 +262,11 @@ class Replay:
         self.client.rows += len(rows)
         self._answers.append(Answers(rows, scores, np.array(versions, np.int64)))
 
-    def _label(self, rows: npt.NDArray[np.int64]) -> None:
+    def _label(self, rows: npt.NDArray[np.int64]) -> int:
+        """Send labels; return how many are dealt with: what the service cannot keep now is due again."""
+        if time.monotonic() < self._not_before:
+            return 0
+        done = 0
         for piece in _pieces(rows):
             labels = pa.table(
                 {
@@ -248,8 +275,14 @@ class Replay:
                     "time": pa.array(self.arrivals.known[piece]).cast(pa.timestamp("ms", "UTC")),
                 }
             )
-            if self.client.post("labels", _stream(labels), ARROW, expected=202) is not None:
-                self.labels_sent += len(piece)
+            try:
+                taken = self.client.post("labels", _stream(labels), ARROW, expected=202, patient=True)
+            except Later as later:
+                self._not_before = time.monotonic() + later.args[0]
+                return done
+            self.labels_sent += len(piece) if taken is not None else 0
+            done += len(piece)
+        return done
 
 
 def _pieces(rows: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:

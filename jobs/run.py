@@ -109,7 +109,12 @@ def _report(
         "data": {"rows": first.prepared.rows, "quarantined": sum(first.prepared.quarantined.values())},
         "arrivals": {"rows": arrivals.table.num_rows, "rejected": arrivals.rejected},
         "versions": versions,
-        "requests": {"sent": replay.client.sent, "failed": replay.client.failed, "rows": replay.client.rows},
+        "requests": {
+            "sent": replay.client.sent,
+            "failed": replay.client.failed,
+            "again": replay.client.again,
+            "rows": replay.client.rows,
+        },
         "labels": {"sent": replay.labels_sent, **status["labels"]},
         "decisions": entries,
         "policy": {
@@ -135,7 +140,10 @@ def _tell(report: dict[str, Any]) -> None:
     for name, value in policy["ours"]["mean_of_months"].items():
         print(f"{name:<28}{value:>10.4f}{policy['never']['mean_of_months'][name]:>10.4f}")
     print("rows served by version: " + ", ".join(f"{v['version']}: {v['rows_served']:,}" for v in report["versions"]))
-    print(f"{requests['sent']:,} requests, {requests['rows']:,} rows, {requests['failed']} failed")
+    print(
+        f"{requests['sent']:,} requests, {requests['rows']:,} rows, {requests['failed']} failed"
+        + (f", {requests['again']} sent again" if requests["again"] else "")
+    )
     print(f"{labels['sent']:,} labels sent, {labels['joined']:,} joined")
 
 

@@ -149,11 +149,49 @@ def test_answers_tell_score_and_version_of_every_row_in_either_format(rides: Dec
 
 
 def test_what_fails_is_counted_and_the_replay_goes_on(rides: Declaration, service: Service, caplog):
-    service.status["labels"] = 503
+    service.status["labels"] = 422
     replay = replayed(rides, service)
     assert replay.labels_sent == 0
     assert replay.client.failed == sum(page == "labels" for page, _ in service.heard) > 0
-    assert "labels: 503" in caplog.text
+    assert "labels: 422" in caplog.text
+
+
+def test_labels_that_the_service_cannot_keep_now_are_sent_again_once_it_can(
+    rides: Declaration, service: Service, caplog
+):
+    service.status["labels"] = 503
+    arrivals = read_arrivals(rides, str(rides.path.parent / "rides.parquet"), "known", dt.timedelta(0))
+    replay = Replay(Client(f"http://127.0.0.1:{service.server_port}/rides"), arrivals)
+    ticks = 0
+
+    def held(_: int) -> bool:
+        nonlocal ticks
+        ticks += 1
+        if ticks == 8:
+            service.status["labels"] = 202
+        return False
+
+    replay.run(20.0, held)
+    told = [row["id"] for page, rows in service.heard if page == "labels" for row in rows]
+    assert replay.client.again > 0
+    assert replay.client.failed == 0
+    assert set(told) == {
+        ride
+        for ride, late in zip(*(arrivals.table[name].to_pylist() for name in ("ride", "late")), strict=True)
+        if late is not None
+    }
+    assert replay.labels_sent == len(set(told))
+    assert "to be sent again" in caplog.text
+
+
+def test_patience_with_labels_has_an_end_and_it_is_told(
+    rides: Declaration, service: Service, caplog, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("app.replay.PATIENCE", 0.2)
+    service.status["labels"] = 503
+    replay = replayed(rides, service)
+    assert (replay.labels_sent, replay.client.failed) == (0, 1)
+    assert "the service never took the last" in caplog.text
 
 
 def test_time_nearly_stands_still_while_the_replay_is_held(rides: Declaration, service: Service):

@@ -29,6 +29,8 @@ from benchmarks.serve.swap import Asked, ask
 
 _TICK = 0.5
 _LONGEST_FALL = 240.0
+_TARGET = 16
+"""Requests in flight that a replica is meant to carry."""
 _CPUS = 2
 """CPUs of a worker, and of a replica."""
 
@@ -117,17 +119,23 @@ def report(moments: list[Moment], many: int, rows: int) -> str:
     first = next(one.seconds for one in moments if one.connections == many)
     last = max(one.seconds for one in moments if one.connections == many)
     most = max(one.replicas for one in moments)
-    risen = {n: min(one.seconds for one in moments if one.replicas >= n) - first for n in range(2, most + 1)}
+    risen = [
+        [min(one.seconds for one in moments if getattr(one, what) >= n) - first for what in ("replicas", "workers")]
+        for n in range(2, most + 1)
+    ]
     alone = [one.seconds for one in moments if one.seconds > last and one.replicas == 1]
     empty = [one.seconds for one in moments if one.seconds > last and one.workers == 1]
     requests, failed = sum(one.requests for one in moments), sum(one.failed for one in moments)
-    up = "; ".join(f"{n} after {seconds:.0f} s" for n, seconds in risen.items())
+    up = "; ".join(
+        f"{n} after {seconds:.0f} s, the host for it after {host:.0f} s" for n, (seconds, host) in enumerate(risen, 2)
+    )
     down = [f"{min(times) - last:.0f} s" if times else "not within the time watched" for times in (alone, empty)]
     machine = "\n".join(f"- {name}: {text}" for name, text in describe({}).items() if name != "load from")
     return f"""# Replicas and hosts come and go
 
 `python -m benchmarks.hosts.scale`, {dt.date.today():%Y-%m-%d}. Two connections, then {many}, then two; {rows} rows of JSON a request. Workers are
-hosts of their own on one machine, which Ray's autoscaler asks for; each has room for one replica.
+hosts of their own on one machine, which Ray's autoscaler asks for; each has room for one replica, which is meant to
+carry {_TARGET} requests at once.
 
 | replicas at the least | replicas, after the load rose | one again, after it fell | one worker again | requests | failed |
 | ---: | --- | ---: | ---: | ---: | ---: |
@@ -136,8 +144,9 @@ hosts of their own on one machine, which Ray's autoscaler asks for; each has roo
 ![load, replicas, workers and latency over time](scale.png)
 
 All hosts share the machine's CPUs with the load: latency tells how full these are, not what replicas on hosts of their
-own would give; and a host that starts beside a full load takes long. Replicas wait a minute before they go
-(`downscale_delay_s`), hosts 20 s more.
+own would give; how many requests wait at the replicas rather than before them falls as they get more, and with it how
+many replicas are wanted. A host that starts beside a full load takes long. Replicas go when they have been too many for
+a minute (`downscale_delay_s`), hosts when they have been idle for 20 s and more.
 
 {machine}
 """
@@ -168,9 +177,7 @@ def main() -> int:
     """Measure, and write benchmarks/results/scale.{md,json,png}."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--many", type=int, default=200, help="most requests in flight (200)")
-    parser.add_argument(
-        "--rows", type=int, default=50, help="rows of a request: enough to keep requests waiting (50)"
-    )
+    parser.add_argument("--rows", type=int, default=200, help="rows of a request: enough to keep them waiting (200)")
     parser.add_argument("--most", type=int, default=3, help="most replicas, and workers (3)")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long there are so many (60)")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")

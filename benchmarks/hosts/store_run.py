@@ -60,16 +60,21 @@ def main() -> int:
                 print(f"exit {code}; the store was away during the run: {lasted}", file=sys.stderr)
                 return 1
             found = json.loads(read_bytes(Workspace.open(workspace).uri("flights", "report.json")))
-    traffic = {part: found[part] for part in ("requests", "labels", "policy")}
+    requests, labels = found["requests"], found["labels"]
+    loss = {who: one["mean_of_months"]["log_loss"] for who, one in found["policy"].items()}
     machine = "\n".join(f"- {name}: {text}" for name, text in describe({}).items() if name != "load from")
+    fate = "left alone" if options.stays else f"killed, and started again after {_AWAY:g} s"
     text = f"""# The whole run on an object store that goes away
 
-`python -m benchmarks.hosts.store_run`, {dt.date.today():%Y-%m-%d}: the command of `make run`, its workspace on SeaweedFS over S3, its registry an MLflow
-server. Half a minute after the first rows arrived the store was {"left alone" if options.stays else f"killed, and started again after {_AWAY:g} s"}.
+`python -m benchmarks.hosts.store_run`, {dt.date.today():%Y-%m-%d}: the command of `make run` with its workspace on SeaweedFS, over S3, and
+an MLflow server as registry. Half a minute after the first rows had arrived the store was {fate}.
 
-```json
-{json.dumps({"exit": code, "seconds": round(seconds), **traffic}, indent=1)}
-```
+| exit | seconds | requests | failed | rows | labels kept | joined | requests for labels sent again | log-loss, ours | never retrained |
+| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| {code} | {seconds:.0f} | {requests["sent"]:,} | {requests["failed"]} | {requests["rows"]:,} | {labels["sent"]:,} | {labels["joined"]:,} | {requests["again"]} | {loss["ours"]:.4f} | {loss["never"]:.4f} |
+
+While the store is away, predictions are answered on. A label that cannot be kept is refused with 503, and the client sends
+it again when `Retry-After` says so: what was acknowledged is joined, to the last one.
 
 {machine}
 """
