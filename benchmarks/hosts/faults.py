@@ -73,8 +73,9 @@ class Course:
         asked = [one for one in self.asking.answered if begin <= one.at < end]
         latency = np.array([one.seconds for one in asked]) * 1e3
         p50, p99, most = (round(float(np.quantile(latency, q)), 1) for q in (0.5, 0.99, 1))
-        failed = sum(one.status != 200 for one in asked)
-        self.windows.append(Window(what, begin, end, len(asked), failed, p50, p99, most, marks))
+        failed = [one for one in asked if one.status != 200]
+        print(*failed, sep="\n", file=sys.stderr)
+        self.windows.append(Window(what, begin, end, len(asked), len(failed), p50, p99, most, marks))
         print(self.windows[-1], flush=True)
 
     def turns(self, marks: dict[str, float], since: float) -> None:

@@ -36,7 +36,7 @@ features:
   zone: category
   rain: category
 model: {{width: 32, depth: 1, number_embedding: 4, frequencies: 8}}
-train: {{epochs: 12, batch_size: 256, patience: 12, num_workers: 2, cpus_per_worker: 3}}
+train: {{epochs: 14, batch_size: 256, patience: 14, num_workers: 2, cpus_per_worker: 3}}
 gate: {{margin: 0.5, slices: [zone], min_rows: 100}}
 serve: {{host: 0.0.0.0, min_replicas: 2, max_replicas: 2, cpus_per_replica: 3}}
 drift: {{interval: 500ms}}

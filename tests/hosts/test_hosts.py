@@ -92,7 +92,7 @@ def test_a_table_is_prepared_and_a_network_trained_on_two_hosts_though_one_dies_
 ) -> None:
     table, rows = big
     training = site.submit("jobs.train", "rides.yaml")
-    training.until("epoch 2 of 12")
+    training.until("epoch 1 of 14")
     preparing = site.submit("jobs.prepare", "rides.yaml", "--set", f"data.source={table}")
     wait_for(lambda: list(Path(site.workspace.root).glob("rides/data/*/rows/000002-*")), 90)
     assert not preparing.ended
@@ -152,10 +152,10 @@ def test_without_the_token_no_job_no_state_and_no_page_with_any_of_it_is_had(sit
         command = ["curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_code}", f"{DASHBOARD}/{path}"]
         assert head.run(*command) == "401", path
         assert head.run(*command, "--header", f"Authorization: Bearer {'0' * 64}") in ("401", "403"), path
-    for command in (("ray", "list", "actors"), ("ray", "job", "list"), ("ray", "status")):
-        for other in ({"RAY_AUTH_TOKEN": "0" * 64}, {"RAY_AUTH_TOKEN_PATH": "/nowhere"}):
-            with pytest.raises(RuntimeError):
-                site.cluster.shell(head, *command, **other)
+    with pytest.raises(RuntimeError, match=r"(?i)token"):
+        site.cluster.shell(head, "ray", "list", "actors", RAY_AUTH_TOKEN="0" * 64)
+    with pytest.raises(RuntimeError, match=r"(?i)token"):
+        site.cluster.shell(head, "ray", "job", "list", RAY_AUTH_TOKEN_PATH="/nowhere")
 
 
 def test_the_head_dies_and_comes_back_and_meanwhile_every_request_is_answered(
@@ -170,8 +170,8 @@ def test_the_head_dies_and_comes_back_and_meanwhile_every_request_is_answered(
         before = site.get("drift").get("step")
         wait_for(lambda: site.get("drift").get("step") > before, 90)  # the drift actor goes on
     assert not asking.failed
-    jobs = json.loads(site.cluster.shell(site.cluster.head, "ray", "list", "nodes", "--format", "json", seconds=60))
-    assert sorted(node["state"] for node in jobs).count("ALIVE") == 3
+    nodes = json.loads(site.cluster.shell(site.cluster.head, "ray", "list", "nodes", "--format", "json", seconds=60))
+    assert [node["state"] for node in nodes].count("ALIVE") == 3
 
 
 def test_a_cable_is_cut_and_every_request_is_answered(site, wait_for: Callable[..., object]) -> None:
