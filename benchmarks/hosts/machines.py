@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 
 _NAMESPACES = ("--net", "--pid", "--mount", "--ipc", "--uts")
-# The first process of a host: it reaps what others leave behind, as any does, and tells that it is there.
-_INIT = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); print('up', flush=True)\nwhile True: signal.pause()"
+# The first process of a host reaps what others leave behind, as any does, tells that it is there, and ends with us.
+_INIT = "import signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); print('up', flush=True); sys.stdin.read()"
 
 
 def allowed() -> bool:
@@ -145,7 +145,7 @@ class Network:
         # fmt: off
         init = subprocess.Popen(
             ["unshare", *_NAMESPACES, "--fork", "--kill-child", "--mount-proc", "sh", "-c", inside],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )
         # fmt: on
         assert init.stdout is not None
