@@ -96,7 +96,9 @@ def settings(state: Path, *, local: bool) -> dict[str, str]:
         if local:
             chosen["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "2"  # no load balancer elsewhere has to hear
             chosen |= _launched(state)
-    return {name: value for name, value in chosen.items() if name not in os.environ}
+    # A node's launcher, which our images name, is for clusters that were joined: where we start one, ours takes its place.
+    ours = {"RAY_SERVE_HAPROXY_BINARY_PATH"} if local and launched_by_nodes() else set()
+    return {name: value for name, value in chosen.items() if name not in os.environ or name in ours}
 
 
 def _launched(state: Path) -> dict[str, str]:

