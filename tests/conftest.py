@@ -220,6 +220,15 @@ def attributes(several: Iterator) -> dict[str, object]:
     return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in several}
 
 
+@pytest.fixture(autouse=True)
+def opentelemetry_as_it_was() -> Iterator[None]:
+    """Leave OpenTelemetry's logger as it was found: pytest listens to one that does not propagate, in every later test."""
+    theirs = logging.getLogger("opentelemetry")
+    handlers, propagate = list(theirs.handlers), theirs.propagate
+    yield
+    theirs.handlers, theirs.propagate = handlers, propagate
+
+
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     """Run a collector that the environment names, and nothing else of OpenTelemetry."""

@@ -5,7 +5,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -258,18 +258,3 @@ def test_a_joined_cluster_is_told_where_traces_go_but_no_key(monkeypatch) -> Non
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
     cluster.connect()
     assert given.pop() == {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
-
-
-@pytest.fixture(autouse=True)
-def opentelemetry_as_it_was() -> Iterator[None]:
-    """Leave OpenTelemetry's loggers as they were found; what other tests have hung on to them is not heard meanwhile."""
-    names = [
-        "opentelemetry",
-        *(name for name in logging.root.manager.loggerDict if name.startswith("opentelemetry.")),
-    ]
-    before = [(logger, logger.handlers, logger.propagate) for logger in map(logging.getLogger, names)]
-    for logger, _, _ in before:
-        logger.handlers = []
-    yield
-    for logger, handlers, propagate in before:
-        logger.handlers, logger.propagate = handlers, propagate
