@@ -6,6 +6,7 @@ Nothing is ever appended to, and no two writers share a file, so that a replica 
 import asyncio
 import datetime as dt
 import itertools
+import logging
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -16,6 +17,8 @@ from app.journal.layout import segment_name, segment_uri
 from app.journal.parquet import encode, failing
 from app.journal.rows import JournalError, Stream
 from app.workspace import PROMPT, write_bytes
+
+log = logging.getLogger(__name__)
 
 
 def now() -> dt.datetime:
@@ -76,6 +79,7 @@ class LabelCommits:
         self._waiting: list[pa.Table] = []
         self._commit: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
+        self._failing = False
 
     async def add(self, table: pa.Table) -> None:
         """Return once the rows are durable.
@@ -93,4 +97,11 @@ class LabelCommits:
         async with self._turn:
             waiting, self._waiting, self._commit = self._waiting, [], None
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._executor, self._write, pa.concat_tables(waiting))
+            try:
+                await loop.run_in_executor(self._executor, self._write, pa.concat_tables(waiting))
+            except JournalError as error:
+                if not self._failing:
+                    log.warning("journal: %s; labels are refused until it can be", error)
+                self._failing = True
+                raise
+            self._failing = False

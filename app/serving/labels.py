@@ -194,7 +194,7 @@ class LabelDesk:
     async def accept(self, content_type: str, body: bytes) -> Answer:
         """Return 202 and how many labels are durable.
 
-        Raises Problem for a body that cannot be read, and 503 with the reason when the journal cannot be written.
+        Raises Problem for a body that cannot be read, and 503 when the journal cannot be written.
         """
         arrival = time.time_ns() // 1_000_000
         if len(body) <= INLINE_BYTES:
@@ -204,8 +204,10 @@ class LabelDesk:
             table = await loop.run_in_executor(None, self._codec.decode, content_type, body, arrival)
         try:
             await self._commits.add(table)
-        except JournalError as error:
-            raise Problem(503, "journal", f"the labels are not kept, send them again: {error}") from None
+        except JournalError:  # the reason, which names folders and stores, is in the log
+            raise Problem(
+                503, "journal", "the labels are not kept, send them again: the journal cannot be written"
+            ) from None
         rows = table.num_rows
         return Answer(202, JSON, msgspec.json.encode({"accepted": rows}), "labels", rows=rows)
 

@@ -92,8 +92,10 @@ class Predictor:
         if self._recorder.durable:
             try:
                 await self._recorder.record_durably(row)
-            except JournalError as error:
-                raise Problem(503, "journal", f"the prediction cannot be journaled: {error}") from None
+            except JournalError:  # the reason, which names folders and stores, is in the log
+                raise Problem(
+                    503, "journal", "the prediction is not kept, ask again: the journal cannot be written"
+                ) from None
         else:
             self._recorder.record(row)
         self._metrics.rows(batch.rows)

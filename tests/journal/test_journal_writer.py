@@ -169,11 +169,17 @@ async def test_who_comes_during_a_write_is_in_the_next(writes, schema, labels):
 
 
 @in_a_loop
-async def test_a_failed_write_is_everyones_error_and_the_next_is_a_new_attempt(writes, schema, labels):
+async def test_a_failed_write_is_everyones_error_is_logged_once_and_the_next_is_a_new_attempt(
+    writes, schema, labels, caplog
+):
     commits = LabelCommits(writes, 0, schema)
     writes.error = JournalError("cannot be written: No space left on device")
     results = await asyncio.gather(*(commits.add(labels([i])) for i in range(5)), return_exceptions=True)
-    assert results == [writes.error] * 5
+    results += await asyncio.gather(commits.add(labels([6])), return_exceptions=True)
+    assert results == [writes.error] * 6
+    assert [line.getMessage() for line in caplog.records] == [
+        "journal: cannot be written: No space left on device; labels are refused until it can be"
+    ]
     writes.error = None
     await commits.add(labels([7]))
     assert writes.tables == [["r7"]]

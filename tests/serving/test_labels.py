@@ -64,7 +64,7 @@ def test_a_full_disk_is_told_and_nothing_is_acknowledged(here: Any, task: str) -
     here.kept.full = True
     answer = post(here, labels({"id": "a", "label": GOOD[task]}))
     assert answer.status_code == 503
-    assert "No space left" in answer.json()["detail"]
+    assert answer.json()["detail"] == "the labels are not kept, send them again: the journal cannot be written"
     here.kept.full = False
     assert post(here, labels({"id": "a", "label": GOOD[task]})).status_code == 202
     assert len(here.kept.rows("labels")) == 1

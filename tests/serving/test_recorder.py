@@ -172,7 +172,7 @@ def test_durable_answers_wait_until_they_are_written_and_are_refused_when_they_c
     here.kept.full = True
     refused = here.predict(ROW | {"ride": "b"})
     assert refused.status_code == 503
-    assert "No space left" in refused.json()["detail"]
+    assert refused.json()["detail"] == "the prediction is not kept, ask again: the journal cannot be written"
     here.kept.full = False
     assert here.predict(ROW | {"ride": "c"}).status_code == 200
     here.recorder.close()
