@@ -22,7 +22,8 @@ Job = Callable[[Declaration, Workspace, argparse.Namespace], None]
 
 def main(job: Job, description: str, extend: Callable[[argparse.ArgumentParser], None] | None = None) -> None:
     """Parse the command line and do the job; a mistake of the user's is one line and exit code 2."""
-    parser = argparse.ArgumentParser(description=description)
+    role = f"jobs.{Path(sys.argv[0]).stem}"
+    parser = argparse.ArgumentParser(f"python -m {role}", description=description)
     parser.add_argument("declaration", help="YAML file that declares the service")
     parser.add_argument(
         "--set",
@@ -41,7 +42,7 @@ def main(job: Job, description: str, extend: Callable[[argparse.ArgumentParser],
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     for chatter in ("mlflow", "alembic", "ray", "matplotlib"):
         logging.getLogger(chatter).setLevel(logging.WARNING)
-    role, as_json = f"jobs.{Path(sys.argv[0]).stem}", False
+    as_json = False
     try:
         as_json = logs.set_up(role)
         with logs.printed_as_lines(role):

@@ -28,9 +28,21 @@ from benchmarks.hosts.servers import KEY, S3, SECRET, mlflow, running
 from benchmarks.hosts.site import Site, started_site
 from benchmarks.serve.machine import describe
 
-_QUIET = 8.0
-_AWAY = 60.0
 _PATIENCE = 120.0
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long things last (s): nothing between two faults, a head that is dead, a store that is away or slow, a cut cable."""
+
+    quiet: float = 8.0
+    dead: float = 10.0
+    away: float = 60.0
+    slow: float = 40.0
+    cut: float = 20.0
+
+
+QUICK = Lengths(2.0, 4.0, 8.0, 12.0, 8.0)
 
 
 @dataclass(frozen=True)
@@ -60,8 +72,8 @@ def until(what: Callable[[], object]) -> None:
 class Course:
     """Windows, one after the other, under a load that goes on."""
 
-    def __init__(self, site: Site, store: S3, asking: Asking) -> None:
-        self.site, self.store, self.asking = site, store, asking
+    def __init__(self, site: Site, store: S3, asking: Asking, lengths: Lengths) -> None:
+        self.site, self.store, self.asking, self.lengths = site, store, asking, lengths
         self.windows: list[Window] = []
 
     @contextmanager
@@ -101,7 +113,7 @@ class Course:
         with self.window("head killed, and started again") as marks:
             since = self.asking.now
             self.site.cluster.head.kill()
-            time.sleep(10)
+            time.sleep(self.lengths.dead)
             self.site.cluster.start_head()
             marks["head is back"] = self.asking.now - since
             self.turns(marks, since)
@@ -112,10 +124,10 @@ class Course:
             marks["host is back"] = self.asking.now - since
             self.replicas(marks, since)
         self.quiet()
-        with self.window(f"store away for {_AWAY:g} s") as marks:
+        with self.window(f"store away for {self.lengths.away:g} s") as marks:
             since = self.asking.now
             self.store.kill()
-            time.sleep(_AWAY)
+            time.sleep(self.lengths.away)
             self.store.start()
             marks["store is back"] = self.asking.now - since
             self.turns(marks, since)
@@ -124,7 +136,7 @@ class Course:
             since, end = self.asking.now, threading.Event()
             sleepy = threading.Thread(target=self._sleepy, args=(end,))
             sleepy.start()
-            time.sleep(40)
+            time.sleep(self.lengths.slow)
             self.turns(marks, since)
             end.set()
             sleepy.join()
@@ -132,7 +144,7 @@ class Course:
         with self.window("cable of a worker cut") as marks:
             since = self.asking.now
             self.site.cluster.hosts["spot"].cut()
-            time.sleep(20)
+            time.sleep(self.lengths.cut)
             self.site.kill_and_start("spot")
             marks["host is back"] = self.asking.now - since
             self.replicas(marks, since)
@@ -141,7 +153,7 @@ class Course:
     def quiet(self) -> None:
         """Let nothing happen."""
         with self.window("nothing"):
-            time.sleep(_QUIET)
+            time.sleep(self.lengths.quiet)
 
     def _sleepy(self, end: threading.Event) -> None:
         while not end.is_set():
@@ -154,7 +166,7 @@ class Course:
         return int(self.site.get("drift").get("step") or 0)
 
 
-def measure(folder: Path) -> Course:
+def measure(folder: Path, lengths: Lengths) -> Course:
     """Put everything up, and go through the course."""
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
         os.environ.pop(name, None)
@@ -172,7 +184,7 @@ def measure(folder: Path) -> Course:
             print(site.submit("jobs.train", "rides.yaml", *light).result(seconds=300)[-300:])
             print(site.submit("jobs.deploy", "rides.yaml", *light).result(seconds=300)[-300:])
             with site.asking("lasting") as asking:
-                course = Course(site, store, asking)
+                course = Course(site, store, asking, lengths)
                 course.run()
             return course
 
@@ -228,9 +240,10 @@ def main() -> int:
     """Measure, and write benchmarks/results/faults.{md,json,png}."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
+    parser.add_argument("--quick", action="store_true", help="short faults: to see that all runs")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="evertrue-bench-") as scratch:
-        course = measure(Path(scratch))
+        course = measure(Path(scratch), QUICK if options.quick else Lengths())
     answered = course.asking.answered
     (options.results / "faults.json").write_text(json.dumps([asdict(one) for one in course.windows], indent=1) + "\n")
     text = page(course.windows, answered)
