@@ -90,7 +90,9 @@ def test_a_broken_challenger_leaves_the_champion_alone_and_is_tried_again_later(
     assert replica.loaded == ["1", "9", "9", "9"]
 
 
-@pytest.mark.parametrize("content", [b"{", b'{"generation": 2}', None])
+@pytest.mark.parametrize(
+    "content", [b"{", b'{"generation": 2}', b'{"generation": 2, "champion": {"version": "\xff"}}', None]
+)
 def test_a_broken_champion_or_line_up_changes_nothing(replica: Replica, content: bytes | None) -> None:
     write_lineup(replica.uri, Lineup(1, ONE))
     replica.follower.first()

@@ -38,12 +38,13 @@ def test_every_change_is_followed_and_a_file_that_stays_is_not_read_again(
     keyring.look()
 
 
-def test_a_file_that_is_none_leaves_the_keys_and_one_that_is_gone_takes_them(uri: str) -> None:
+@pytest.mark.parametrize("content", [b"{", b'{"keys": [{"name": "\xff"}]}'])
+def test_a_file_that_is_none_leaves_the_keys_and_one_that_is_gone_takes_them(uri: str, content: bytes) -> None:
     add_key(uri, "one", ("predict",))
     keyring = Keyring(uri)
     keyring.first()
     good = Path(uri).read_bytes()
-    Path(uri).write_text("{")
+    Path(uri).write_bytes(content)
     keyring.look()
     assert len(keyring.known) == 1
     Path(uri).unlink()
