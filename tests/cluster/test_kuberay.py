@@ -1,6 +1,7 @@
 """The manifests for Kubernetes: right for the API server and for KubeRay, closed, and one with what they repeat."""
 
 import copy
+import re
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -254,3 +255,11 @@ def test_the_declaration_that_comes_with_them_is_one() -> None:
     spec = read(KUBERAY / "base/flights.yaml").spec
     (application,) = yaml.safe_load((ROOT / "cluster/serve.yaml").read_text())["applications"]
     assert spec.name == application["name"]
+
+
+@pytest.mark.parametrize("folder", CLUSTERS)
+def test_what_is_scraped_is_the_job_that_the_alerts_ask_for(folder: str) -> None:
+    [wanted] = set(re.findall(r'\bjob="([^"]+)"', (ROOT / "cluster/prometheus/alerts.yml").read_text()))
+    for endpoint in one(folder, "PodMonitor")["spec"]["podMetricsEndpoints"]:
+        named = {rule["targetLabel"]: rule["replacement"] for rule in endpoint["relabelings"]}
+        assert named["job"] == wanted, endpoint
