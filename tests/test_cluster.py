@@ -172,3 +172,46 @@ def test_rays_usage_statistics_are_off_by_the_name_that_ray_reads(
 ) -> None:
     monkeypatch.delenv(USAGE_STATS_ENABLED_ENV_VAR, raising=False)
     assert cluster.settings(tmp_path, local=False)[USAGE_STATS_ENABLED_ENV_VAR] == "0"
+
+
+@pytest.fixture
+def starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return where Ray's token is, in a home of its own, for a process that would start a cluster."""
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setattr(cluster, "settings", lambda state, local: {})
+    monkeypatch.setattr("ray.init", lambda **_: None)
+    return tmp_path / ".ray" / "auth_token"
+
+
+def test_rays_token_is_made_once_and_is_its_owners_alone(starts: Path) -> None:
+    cluster.connect()
+    token = starts.read_text()
+    assert len(token) == 64
+    assert starts.stat().st_mode & 0o777 == 0o600
+    assert starts.parent.stat().st_mode & 0o777 == 0o700
+    cluster.connect()
+    assert starts.read_text() == token
+    assert list(starts.parent.iterdir()) == [starts]
+
+
+def test_a_token_that_every_user_may_read_is_closed(starts: Path) -> None:
+    starts.parent.mkdir()
+    starts.write_text("made by Ray")
+    starts.chmod(0o644)
+    cluster.connect()
+    assert (starts.read_text(), starts.stat().st_mode & 0o777) == ("made by Ray", 0o600)
+
+
+@pytest.mark.parametrize(
+    "set_by_the_user", [{"RAY_AUTH_TOKEN": "x"}, {"RAY_AUTH_TOKEN_PATH": "/x"}, {"RAY_AUTH_MODE": "disabled"}]
+)
+def test_no_token_is_made_where_ray_asks_for_another_or_none(
+    starts: Path, monkeypatch: pytest.MonkeyPatch, set_by_the_user: dict[str, str]
+) -> None:
+    for name, value in set_by_the_user.items():
+        monkeypatch.setenv(name, value)
+    cluster.connect()
+    assert not starts.exists()
