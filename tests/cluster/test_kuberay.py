@@ -173,6 +173,14 @@ def test_the_pods_have_the_settings_that_nodes_of_ray_up_have(folder: str) -> No
         assert {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"}.isdisjoint(v["name"] for v in pod["containers"][0]["env"])
 
 
+@pytest.mark.parametrize("folder", CLUSTERS)
+def test_every_pod_that_reads_the_workspace_may_have_its_accounts_identity_on_azure_too(folder: str) -> None:
+    spec = ray_spec(folder)
+    for template in [spec["headGroupSpec"]["template"], *(group["template"] for group in spec["workerGroupSpecs"])]:
+        assert template["metadata"]["labels"]["azure.workload.identity/use"] == "true"
+        assert template["spec"]["serviceAccountName"]
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_pods_run_as_nobody_special_on_file_systems_they_cannot_change(folder: str) -> None:
     found = list(pods(resources(folder)))
