@@ -110,6 +110,18 @@ def test_a_broken_champion_or_line_up_changes_nothing(replica: Replica, content:
     assert replica.stands() == ("2", None, 0, 5)
 
 
+def test_a_line_up_that_stays_broken_is_logged_once(replica: Replica, caplog: pytest.LogCaptureFixture) -> None:
+    write_lineup(replica.uri, Lineup(1, ONE))
+    replica.follower.first()
+    for times in (1, 2):
+        Path(replica.uri).write_text("{")
+        for _ in range(3):
+            replica.follower.look()
+        assert caplog.text.count("the versions that answer go on") == times
+        write_lineup(replica.uri, Lineup(times + 1, ONE))
+        replica.follower.look()
+
+
 def test_a_version_that_answers_no_more_is_let_go(room: Any, version: Any) -> None:
     here = room()
     old = version("1")

@@ -55,6 +55,20 @@ def test_a_file_that_is_none_leaves_the_keys_and_one_that_is_gone_takes_them(uri
     assert names(keyring, uri) == ["one"]
 
 
+def test_a_file_that_stays_broken_is_logged_once(uri: str, caplog: pytest.LogCaptureFixture) -> None:
+    add_key(uri, "one", ("predict",))
+    keyring = Keyring(uri)
+    keyring.first()
+    good = Path(uri).read_bytes()
+    for times in (1, 2):
+        Path(uri).write_text("{")
+        for _ in range(3):
+            keyring.look()
+        assert caplog.text.count("the keys last read stay good") == times
+        Path(uri).write_bytes(good)
+        keyring.look()
+
+
 def test_a_replica_does_not_start_with_keys_it_cannot_read(uri: str) -> None:
     Path(uri).write_text("{")
     with pytest.raises(UserError, match="holds no keys"):
