@@ -4,6 +4,7 @@ Ray and Serve read their settings from the environment when they are first impor
 `settings` gives them, `connect` applies them. What a user has set himself is left alone.
 """
 
+import atexit
 import contextlib
 import hashlib
 import json
@@ -12,6 +13,7 @@ import os
 import random
 import secrets
 import shlex
+import shutil
 import socket
 import tempfile
 from importlib.util import find_spec
@@ -198,7 +200,12 @@ def connect(num_cpus: int | None = None, object_store_memory: int | None = None,
     $RAY_AUTH_TOKEN_PATH say otherwise). `listens` is where a service that this process puts up is to be asked, `host:port`.
     """
     joins = "RAY_ADDRESS" in os.environ
-    chosen = settings(Path(tempfile.mkdtemp(prefix="evertrue-")), local=not joins)
+    state = Path(tempfile.mkdtemp(prefix="evertrue-"))
+    chosen = settings(state, local=not joins)
+    if not joins:
+        atexit.register(shutil.rmtree, state, ignore_errors=True)  # before Ray is imported: so after Ray has ended
+    elif not any(value.startswith(str(state)) for value in chosen.values()):
+        state.rmdir()  # the nodes have folders of their own
     os.environ.update(chosen)
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray

@@ -215,3 +215,20 @@ def test_no_token_is_made_where_ray_asks_for_another_or_none(
         monkeypatch.setenv(name, value)
     cluster.connect()
     assert not starts.exists()
+
+
+ENDS = "import ray; ray.init = lambda **_: None; from app.cluster import connect; connect()"
+
+
+@pytest.mark.parametrize("joins", [False, True])
+def test_a_process_that_ends_leaves_no_folder_behind(tmp_path: Path, joins: bool) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"TMPDIR": str(tmp_path), "RAY_AUTH_TOKEN": "x"}
+    if joins:
+        lines = (Path(__file__).parents[1] / "cluster/kuberay/base/ray.env").read_text().splitlines()
+        environment |= dict(line.split("=", 1) for line in lines if line[0] != "#")
+        environment["RAY_ADDRESS"] = "10.0.0.1:6379"
+    subprocess.run(
+        [sys.executable, "-c", ENDS], check=True, env=environment, cwd=Path(__file__).parents[1], timeout=60
+    )
+    assert list(tmp_path.glob("evertrue-*")) == []
