@@ -4,13 +4,16 @@ Ray and Serve read their settings from the environment when they are first impor
 `settings` gives them, `connect` applies them. What a user has set himself is left alone.
 """
 
+import atexit
 import contextlib
 import hashlib
 import json
 import logging
 import os
 import random
+import secrets
 import shlex
+import shutil
 import socket
 import tempfile
 from importlib.util import find_spec
@@ -175,6 +178,20 @@ def _carried() -> dict[str, str]:
     }
 
 
+def _close_token(path: Path) -> None:
+    """Let nobody but its owner read Ray's token, made here when there is none: Ray would let every user of the machine."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        descriptor, draft = tempfile.mkstemp(dir=path.parent)  # closed from the start
+        os.write(descriptor, secrets.token_hex(32).encode())
+        os.close(descriptor)
+        with contextlib.suppress(FileExistsError):  # another process was first, and whole: all go by that one
+            os.link(draft, path)
+        Path(draft).unlink()
+    with contextlib.suppress(OSError):  # where it is mounted or another's, they have said who reads it
+        path.chmod(0o600)
+
+
 def connect(num_cpus: int | None = None, object_store_memory: int | None = None, listens: str | None = None) -> None:
     """Join the cluster this process belongs to (a submitted job, or $RAY_ADDRESS), or start one on loopback.
 
@@ -183,7 +200,12 @@ def connect(num_cpus: int | None = None, object_store_memory: int | None = None,
     $RAY_AUTH_TOKEN_PATH say otherwise). `listens` is where a service that this process puts up is to be asked, `host:port`.
     """
     joins = "RAY_ADDRESS" in os.environ
-    chosen = settings(Path(tempfile.mkdtemp(prefix="evertrue-")), local=not joins)
+    state = Path(tempfile.mkdtemp(prefix="evertrue-"))
+    chosen = settings(state, local=not joins)
+    if not joins:
+        atexit.register(shutil.rmtree, state, ignore_errors=True)  # before Ray is imported: so after Ray has ended
+    elif not any(value.startswith(str(state)) for value in chosen.values()):
+        state.rmdir()  # the nodes have folders of their own
     os.environ.update(chosen)
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
@@ -194,6 +216,10 @@ def connect(num_cpus: int | None = None, object_store_memory: int | None = None,
             chosen[FRONT] = os.environ[FRONT] = listens
         ray.init(runtime_env={"env_vars": chosen | _carried()}, log_to_driver=False, logging_level=logging.WARNING)
     else:
+        if os.environ["RAY_AUTH_MODE"].lower() == "token" and not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(
+            os.environ
+        ):
+            _close_token(Path("~/.ray/auth_token").expanduser())
         ray.init(
             num_cpus=num_cpus,
             object_store_memory=object_store_memory,

@@ -64,7 +64,7 @@ def read_keys(uri: str, patience: float = PATIENT) -> tuple[Key, ...]:
         return msgspec.json.decode(read_bytes(uri, patience), type=_File).keys
     except FileNotFoundError:
         return ()
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{uri} holds no keys: {error}") from error
 
 

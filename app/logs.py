@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TextIO
 
-import msgspec
-
 from app.types import UserError
 
 ENVIRONMENT = "EVERTRUE_LOG_FORMAT"
@@ -65,7 +63,8 @@ class JsonLines(logging.Formatter):
                 "error.message": str(record.exc_info[1]),
                 "error.stack_trace": self.formatException(record.exc_info),
             }
-        return msgspec.json.encode(line).decode()
+        # A file's name need not be UTF-8: what cannot be written is a question mark, not an error in place of the line.
+        return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode(errors="replace").decode()
 
 
 def set_up(role: str, service: str | None = None, facts: Facts = dict, **labels: str) -> bool:

@@ -21,7 +21,7 @@ def keys(declaration: Declaration, workspace: Workspace, arguments: argparse.Nam
             f"clients read it from ${ENVIRONMENT}.",
             file=sys.stderr,
         )
-        print(secret)
+        print(secret, file=sys.__stdout__)  # sys.stdout may be what lines of a log are made of
     elif arguments.revoke is not None:
         revoke_key(uri, arguments.revoke)
         print(f"{arguments.revoke} is good for nothing any more")

@@ -172,3 +172,63 @@ def test_rays_usage_statistics_are_off_by_the_name_that_ray_reads(
 ) -> None:
     monkeypatch.delenv(USAGE_STATS_ENABLED_ENV_VAR, raising=False)
     assert cluster.settings(tmp_path, local=False)[USAGE_STATS_ENABLED_ENV_VAR] == "0"
+
+
+@pytest.fixture
+def starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return where Ray's token is, in a home of its own, for a process that would start a cluster."""
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setattr(cluster, "settings", lambda state, local: {})
+    monkeypatch.setattr("ray.init", lambda **_: None)
+    return tmp_path / ".ray" / "auth_token"
+
+
+def test_rays_token_is_made_once_and_is_its_owners_alone(starts: Path) -> None:
+    cluster.connect()
+    token = starts.read_text()
+    assert len(token) == 64
+    assert starts.stat().st_mode & 0o777 == 0o600
+    assert starts.parent.stat().st_mode & 0o777 == 0o700
+    cluster.connect()
+    assert starts.read_text() == token
+    assert list(starts.parent.iterdir()) == [starts]
+
+
+def test_a_token_that_every_user_may_read_is_closed(starts: Path) -> None:
+    starts.parent.mkdir()
+    starts.write_text("made by Ray")
+    starts.chmod(0o644)
+    cluster.connect()
+    assert (starts.read_text(), starts.stat().st_mode & 0o777) == ("made by Ray", 0o600)
+
+
+@pytest.mark.parametrize(
+    "set_by_the_user", [{"RAY_AUTH_TOKEN": "x"}, {"RAY_AUTH_TOKEN_PATH": "/x"}, {"RAY_AUTH_MODE": "disabled"}]
+)
+def test_no_token_is_made_where_ray_asks_for_another_or_none(
+    starts: Path, monkeypatch: pytest.MonkeyPatch, set_by_the_user: dict[str, str]
+) -> None:
+    for name, value in set_by_the_user.items():
+        monkeypatch.setenv(name, value)
+    cluster.connect()
+    assert not starts.exists()
+
+
+ENDS = "import ray; ray.init = lambda **_: None; from app.cluster import connect; connect()"
+
+
+@pytest.mark.parametrize("joins", [False, True])
+def test_a_process_that_ends_leaves_no_folder_behind(tmp_path: Path, joins: bool) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"TMPDIR": str(tmp_path), "RAY_AUTH_TOKEN": "x"}
+    if joins:
+        lines = (Path(__file__).parents[1] / "cluster/kuberay/base/ray.env").read_text().splitlines()
+        environment |= dict(line.split("=", 1) for line in lines if line[0] != "#")
+        environment["RAY_ADDRESS"] = "10.0.0.1:6379"
+    subprocess.run(
+        [sys.executable, "-c", ENDS], check=True, env=environment, cwd=Path(__file__).parents[1], timeout=60
+    )
+    assert list(tmp_path.glob("evertrue-*")) == []

@@ -23,6 +23,13 @@ def test_every_link_and_every_path_leads_somewhere(document):
     assert not lost
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_command_writes_over_the_token_that_is_there_or_leaves_one_open(document):
+    for line, name in re.findall(r"^(\$ .*>\s*~/\.ray/(\S+?)\)?)$", document.read_text(), re.MULTILINE):
+        assert name != "auth_token", line
+        assert line.startswith("$ (umask 077 && "), line
+
+
 def test_every_room_has_its_place_in_the_architecture():
     text = (ROOT / "docs/architecture.md").read_text()
     rooms = {

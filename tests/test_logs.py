@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,11 @@ def test_an_error_keeps_its_traceback_in_the_line_also_where_nobody_caught_it(en
     assert "division by zero" in str(caught["error.message"])
     assert "Traceback" in str(caught["error.stack_trace"])
     assert (uncaught["log.level"], uncaught["error.message"]) == ("critical", "nobody caught this")
+
+
+def test_a_name_that_is_no_utf8_does_not_cost_the_line() -> None:
+    record = logging.LogRecord("app", logging.WARNING, "", 0, "%s is not there", ("a\udcff.parquet",), None)
+    assert json.loads(logs.JsonLines({}).format(record))["message"] == "a?.parquet is not there"
 
 
 def test_a_job_says_its_mistakes_as_json_too(environment: dict[str, str], tmp_path: Path) -> None:

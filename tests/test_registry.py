@@ -255,6 +255,19 @@ def test_a_server_that_is_not_there_is_a_clear_error(store, monkeypatch):
             Registry.open(store, "flights", address)
 
 
+@pytest.mark.parametrize("address", ["http://me:geheim@127.0.0.1:1", "https://geheim@127.0.0.1:1/mlflow"])
+def test_a_server_is_told_a_password_by_the_environment_not_by_its_address(store, address):
+    with pytest.raises(UserError, match=r"holds a credential, .*allowed: \$MLFLOW_TRACKING_USERNAME") as told:
+        Registry.open(store, "flights", address)
+    assert "geheim" not in str(told.value)
+
+
+def test_a_databases_password_is_in_no_error(store):
+    with pytest.raises(UserError, match=r"none://\*\*\*@127.0.0.1/db' cannot be opened") as told:
+        Registry.open(store, "flights", "none://me:geheim@127.0.0.1/db")
+    assert "geheim" not in str(told.value)
+
+
 def test_a_deleted_experiment_says_how_to_restore_it(registry, store):
     registry.client.delete_experiment(registry.experiment)
     with pytest.raises(UserError, match=f"restore --experiment-id {registry.experiment}"):

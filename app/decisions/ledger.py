@@ -147,7 +147,7 @@ class Ledger:
             return msgspec.json.decode(read_bytes(uri), type=Entry)
         except FileNotFoundError:
             return None
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{uri} is no entry of a ledger: {error}") from error
 
 

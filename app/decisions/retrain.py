@@ -47,7 +47,7 @@ def read_outcome(workspace: Workspace, name: str, decision: str) -> Outcome | No
         return msgspec.json.decode(read_bytes(uri), type=Outcome)
     except FileNotFoundError:
         return None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{uri} is no retraining's outcome: {error}") from error
 
 

@@ -154,7 +154,7 @@ class Manifests:
         try:
             with failing(f"{uri} cannot be read"):
                 return msgspec.json.decode(read_bytes(uri), type=Manifest)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise JournalError(f"{uri} is no manifest: {error}") from error
 
     def _uri(self, name: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from app.types import UserError
 from app.workspace import Workspace
+from app.workspace.address import without_secrets
 
 if TYPE_CHECKING:  # importing MLflow takes a second
     from mlflow.entities import Experiment
@@ -20,23 +21,33 @@ TRACKING_URI = "MLFLOW_TRACKING_URI"
 
 
 def open_store(workspace: Workspace, name: str, tracking_uri: str | None) -> tuple["MlflowClient", str, bool]:
-    """Return a client, the id of `name`'s experiment (made when missing), and whether the client holds a database."""
+    """Return a client, the id of `name`'s experiment (made when missing), and whether the client holds a database.
+
+    Raises UserError when it cannot be opened, and for a server's address that holds a password: MLflow says it whole in
+    every fault.
+    """
     _quiet()
     address = tracking_uri or os.environ.get(TRACKING_URI) or _database_in(workspace)
+    shown = without_secrets(address)
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
     from sqlalchemy.exc import SQLAlchemyError
 
     database = not address.startswith(("http://", "https://"))
+    if not database and "@" in address.split("/")[2]:
+        raise UserError(
+            "the registry's address holds a credential, which would be logged; allowed: $MLFLOW_TRACKING_USERNAME and "
+            "$MLFLOW_TRACKING_PASSWORD, or $MLFLOW_TRACKING_TOKEN"
+        )
     try:
         client = MlflowClient(tracking_uri=address, registry_uri=address)
         folder = workspace.uri("mlflow-artifacts", name) if database else None
         experiment = _experiment(client, name, folder)
     except (MlflowException, SQLAlchemyError) as error:
-        raise UserError(f"the registry {address!r} cannot be opened: {error}") from error
+        raise UserError(f"the registry {shown!r} cannot be opened: {str(error).replace(address, shown)}") from None
     if experiment.lifecycle_stage != "active":
         raise UserError(
-            f"the experiment {name!r} was deleted in {address!r}; restore it: "
+            f"the experiment {name!r} was deleted in {shown!r}; restore it: "
             f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
         )
     return client, experiment.experiment_id, database

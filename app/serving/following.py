@@ -45,6 +45,7 @@ class Follower:
         self._lineup: Lineup | None = None
         self._seen: Hashable = None
         self._retry: float | None = None
+        self._said = ""
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lineup", daemon=True)
 
@@ -80,8 +81,11 @@ class Follower:
             if lineup is not None and (due or lineup != self._lineup):
                 self._take(self._follow(lineup))
                 settle()
+            self._said = ""
         except (UserError, OSError) as error:
-            log.warning("%s; the versions that answer go on", error)
+            if str(error) != self._said:  # once, not twice a second
+                log.warning("%s; the versions that answer go on", error)
+            self._said = str(error)
             self._retry = time.monotonic() + RETRY_SECONDS
             self._fault(None)
 

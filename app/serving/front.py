@@ -5,11 +5,13 @@ HAProxy its `bind` line (`app.cluster`). On a cluster of several hosts replicas 
 they answer only what a HAProxy vouches for. Where there is no HAProxy, Serve's own proxy takes the certificate.
 """
 
+import ipaddress
 import os
 import socket
 from pathlib import Path
 
 from ray.serve.config import HTTPOptions
+from ray.util import get_node_ip_address
 
 from app import cluster
 from app.spec import Serve, Tls
@@ -23,11 +25,17 @@ _PROTOCOLS = "alpn http/1.1 ssl-min-ver TLSv1.2"
 def listen(serving: Serve, up: bool) -> HTTPOptions:
     """Return what Serve is to be started with; `up` says that it is already, which a renewed certificate reaches.
 
-    Raises UserError where Serve is up at another address or with another certificate, and where nothing here can
-    speak TLS.
+    Raises UserError where Serve is up at another address or with another certificate (on a cluster that was joined:
+    where that would leave a service open), and where nothing here can speak TLS.
     """
     front = cluster.front()
     if front is None:
+        if up and serving.on_loopback and serving.keys == "auto" and _answers_beyond_loopback(serving.port):
+            raise UserError(
+                f"this cluster's services answer beyond loopback at port {serving.port} already, where nobody would be "
+                f"asked for a key: found serve.host {serving.host} declared; say serve.keys: required, or the address "
+                "that they have: one cluster has one listener"
+            )
         return _without_launcher(serving)
     bind = f"bind {serving.listens}"
     if serving.tls is not None:
@@ -61,6 +69,18 @@ def _without_launcher(serving: Serve) -> HTTPOptions:
     return HTTPOptions(
         host=serving.host, port=serving.port, ssl_keyfile=serving.tls.key, ssl_certfile=serving.tls.certificate
     )
+
+
+def _answers_beyond_loopback(port: int) -> bool:
+    """Say whether the port is taken at this node's address in its network."""
+    address = get_node_ip_address()  # type: ignore[no-untyped-call]
+    if ipaddress.ip_address(address).is_loopback:
+        return False
+    try:
+        socket.create_connection((address, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 def _certificate(front: Path) -> Path:

@@ -46,6 +46,7 @@ class Keyring:
     def __init__(self, uri: str) -> None:
         self._uri = uri
         self._seen: Hashable = None
+        self._said = ""
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="keys", daemon=True)
         self.known: tuple[Known, ...] = ()
@@ -72,8 +73,11 @@ class Keyring:
             if seen != self._seen:
                 self._take(read_keys(self._uri, PROMPT))
                 self._seen = seen
+            self._said = ""
         except (UserError, OSError) as error:
-            log.warning("%s; the keys last read stay good", error)
+            if str(error) != self._said:  # once, not twice a second
+                log.warning("%s; the keys last read stay good", error)
+            self._said = str(error)
 
     def _run(self) -> None:
         while not self._end.wait(SECONDS):

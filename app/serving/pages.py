@@ -82,7 +82,7 @@ def _json(data: bytes) -> bytes | None:
     """Return a document as it is; None for what is none."""
     try:
         msgspec.json.decode(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return data
 

@@ -6,7 +6,7 @@ workspace=$1 registry=$2
 shift 2
 cd ~/evertrue
 
-chmod 700 ~/.ray
+chmod 700 ~/.ray ~/evertrue # the head keeps Ray's state in ~/evertrue: what actors were given is in it, as it was
 chmod 600 ~/.ray/auth_token
 printf '%s\n' "EVERTRUE_WORKSPACE=$workspace" "MLFLOW_TRACKING_URI=$registry" >place.env
 # shellcheck source=cluster/node/environment.sh

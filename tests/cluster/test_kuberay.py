@@ -1,6 +1,7 @@
 """The manifests for Kubernetes: right for the API server and for KubeRay, closed, and one with what they repeat."""
 
 import copy
+import re
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -172,6 +173,14 @@ def test_the_pods_have_the_settings_that_nodes_of_ray_up_have(folder: str) -> No
         assert {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"}.isdisjoint(v["name"] for v in pod["containers"][0]["env"])
 
 
+@pytest.mark.parametrize("folder", CLUSTERS)
+def test_every_pod_that_reads_the_workspace_may_have_its_accounts_identity_on_azure_too(folder: str) -> None:
+    spec = ray_spec(folder)
+    for template in [spec["headGroupSpec"]["template"], *(group["template"] for group in spec["workerGroupSpecs"])]:
+        assert template["metadata"]["labels"]["azure.workload.identity/use"] == "true"
+        assert template["spec"]["serviceAccountName"]
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_pods_run_as_nobody_special_on_file_systems_they_cannot_change(folder: str) -> None:
     found = list(pods(resources(folder)))
@@ -254,3 +263,11 @@ def test_the_declaration_that_comes_with_them_is_one() -> None:
     spec = read(KUBERAY / "base/flights.yaml").spec
     (application,) = yaml.safe_load((ROOT / "cluster/serve.yaml").read_text())["applications"]
     assert spec.name == application["name"]
+
+
+@pytest.mark.parametrize("folder", CLUSTERS)
+def test_what_is_scraped_is_the_job_that_the_alerts_ask_for(folder: str) -> None:
+    [wanted] = set(re.findall(r'\bjob="([^"]+)"', (ROOT / "cluster/prometheus/alerts.yml").read_text()))
+    for endpoint in one(folder, "PodMonitor")["spec"]["podMetricsEndpoints"]:
+        named = {rule["targetLabel"]: rule["replacement"] for rule in endpoint["relabelings"]}
+        assert named["job"] == wanted, endpoint

@@ -78,6 +78,7 @@ def test_setup_closes_the_token_and_installs_the_wheel_in_the_versions_that_were
     calls = set_up(home, "boto3==1.44.5")
     assert (home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
     assert (home / ".ray").stat().st_mode & 0o777 == 0o700
+    assert (home / "evertrue").stat().st_mode & 0o777 == 0o700  # where the head's state will be
     assert calls[0].split()[:3] == ["curl", "--proto", "=https"]
     assert calls[1] == "uv venv --quiet --python 3.11 venv"
     install = "uv pip install --quiet --python venv/bin/python --constraint requirements.lock"

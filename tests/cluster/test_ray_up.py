@@ -161,3 +161,16 @@ def test_the_policies_in_the_guide_give_no_more_than_they_name() -> None:
     assert {
         read("aws")["available_node_types"][kind]["node_config"]["InstanceType"] for kind in ("cpu", "gpu")
     } == set(policies[1]["Statement"][1]["Condition"]["StringEquals"]["ec2:InstanceType"])
+
+
+def test_the_rights_that_are_told_are_enough_to_start_workers() -> None:
+    told = (ROOT / "docs/cluster.md").read_text()
+    azure, aws = read("azure")["provider"], json.dumps(read("aws")["available_node_types"])
+    assert azure["msi_resource_group"] != azure["resource_group"]  # so to be contributor of the latter is not enough
+    assert (
+        f'"Managed Identity Operator" --scope \\\n    /subscriptions/FILL_SUBSCRIPTION/resourceGroups/{azure["msi_resource_group"]}/'
+        in told
+    )
+    assert f"userAssignedIdentities/{azure['msi_name']}\n" in told
+    assert '"MarketType": "spot"' in aws
+    assert "create-service-linked-role --aws-service-name spot.amazonaws.com" in told

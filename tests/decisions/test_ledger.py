@@ -71,9 +71,10 @@ def test_two_writers_never_share_a_number_nor_lose_an_entry(tmp_path):
     assert not list(tmp_path.glob("rides/ledger/.*"))
 
 
-def test_a_file_that_is_no_entry_is_named(ledger, tmp_path):
+@pytest.mark.parametrize("content", [b'{"number": "two"}', b'{"kind": "\xff"}'])
+def test_a_file_that_is_no_entry_is_named(ledger, tmp_path, content):
     ledger.append(draft(), now=1)
-    (tmp_path / "rides/ledger/000002.json").write_text('{"number": "two"}')
+    (tmp_path / "rides/ledger/000002.json").write_bytes(content)
     with pytest.raises(UserError, match=r"000002\.json is no entry"):
         ledger.entries()
 

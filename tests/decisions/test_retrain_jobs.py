@@ -144,6 +144,7 @@ def test_an_outcome_is_read_as_it_was_written_and_a_broken_one_is_named(workspac
     outcome = Outcome("d1", 12.5, 3, "/bundles/x", True, ["better"], {"overall": {"low": None}}, 17)
     write_outcome(workspace, "rides", outcome)
     assert read_outcome(workspace, "rides", "d1") == outcome
-    write_bytes(workspace.uri("rides", "retrain", "d2", "outcome.json"), b"{")
-    with pytest.raises(UserError, match=r"d2/outcome\.json is no retraining's outcome"):
-        read_outcome(workspace, "rides", "d2")
+    for broken in (b"{", b'{"decision": "\xff"}'):
+        write_bytes(workspace.uri("rides", "retrain", "d2", "outcome.json"), broken)
+        with pytest.raises(UserError, match=r"d2/outcome\.json is no retraining's outcome"):
+            read_outcome(workspace, "rides", "d2")

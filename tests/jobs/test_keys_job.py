@@ -45,6 +45,16 @@ def test_a_key_is_made_listed_and_revoked(keys, tmp_path: Path) -> None:
     assert "there is no key 'shop'; there are: none" in again.stderr
 
 
+def test_a_new_key_is_no_line_of_a_log(keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERTRUE_LOG_FORMAT", "json")
+    made = keys("--add", "shop")
+    [secret] = made.stdout.splitlines()
+    [key] = read_keys(str(tmp_path / "rides" / "keys.json"))
+    assert key.sha256 == digest(secret.encode()).hex()
+    assert secret not in made.stderr
+    assert "shop" in keys("--list").stderr
+
+
 def test_an_unknown_scope_and_nothing_asked_are_told(keys, tmp_path: Path) -> None:
     wrong = keys("--add", "shop", "--scopes", "predict,admin")
     assert wrong.returncode == 2

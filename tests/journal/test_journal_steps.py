@@ -243,6 +243,15 @@ def test_a_damaged_old_step_does_not_keep_new_ones_out(writer, journal, predicti
         list(journal.steps())
 
 
+@pytest.mark.parametrize("content", [b"{", b'{"hour": "\xff"}'])
+def test_a_manifest_that_is_none_is_named(writer, journal, predictions, folder, content):
+    writer.write("predictions", predictions(0, 10))
+    journal.commit()
+    next(Path(folder).rglob("000001*.json")).write_bytes(content)
+    with pytest.raises(JournalError, match=r"000001.*\.json is no manifest"):
+        list(Journal(folder).steps())
+
+
 def test_a_step_that_was_lost_is_said_to_be(writer, journal, predictions, folder):
     writer.write("predictions", predictions(0, 10))
     journal.commit()

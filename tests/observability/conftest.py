@@ -222,6 +222,9 @@ def all_have(watching: Watching, expressions: list[str], seconds: float = PATIEN
 class Harness(NamedTuple):
     """What the tests of this room share."""
 
+    free_ports: Any = free_ports
+    need: Any = need
+    running: Any = running
     watching: Any = watching
     serving: Any = serving
     queries: Any = panel_queries

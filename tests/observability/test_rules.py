@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -77,6 +78,40 @@ def test_every_alert_goes_to_a_receiver() -> None:
     for severity in {rule["labels"]["severity"] for rule in ALERTS}:
         command = ("config", "routes", "test", "--config.file=alertmanager.yml", f"severity={severity}")
         assert run(need("amtool"), *command, cwd=FILES)[1].startswith("webhook\n")
+
+
+@pytest.mark.parametrize(
+    ("source", "kept_quiet"),
+    [
+        ({"alertname": "EvertrueNodeNotScraped", "instance": "a:1"}, {"EvertrueErrors"}),
+        ({"alertname": "EvertrueNodeNotScraped"}, {"EvertrueErrors", "EvertrueNobodyWatches", "EvertrueNotReady"}),
+        ({"alertname": "EvertrueNotReady", "model": "flights"}, {"EvertrueErrors"}),
+        ({"alertname": "EvertrueNotReady", "model": "rides"}, set()),
+    ],
+    ids=["one node of many, and nothing answers", "all nodes", "nothing answers", "another service does not answer"],
+)
+def test_an_alert_is_kept_quiet_only_by_what_explains_it(
+    source: dict[str, str], kept_quiet: set[str], harness: Any, tmp_path: Path
+) -> None:
+    others = {rule["alert"] for rule in ALERTS} - {source["alertname"], "EvertrueNodeNotScraped"}
+    fired = [source, *({"alertname": alert, "model": "flights"} for alert in others)]
+    [port] = harness.free_ports(1)
+    address = f"http://127.0.0.1:{port}"
+    shutil.copy(FILES / "alertmanager.yml", tmp_path)
+    command = [harness.need("prometheus-alertmanager", "alertmanager"), "--config.file=alertmanager.yml"]
+    command += [f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address=", "--storage.path=."]
+    with harness.running(command, tmp_path / "log", f"{address}/-/ready"), httpx.Client(base_url=address) as client:
+        client.post("/api/v2/alerts", json=[{"labels": labels} for labels in fired]).raise_for_status()
+
+        def quiet() -> list[str] | None:
+            known = client.get("/api/v2/alerts").json()
+            looked_at = len(known) == len(fired) and all(one["status"]["state"] != "unprocessed" for one in known)
+            return (
+                [one["labels"]["alertname"] for one in known if one["status"]["inhibitedBy"]] if looked_at else None
+            )
+
+        found = harness.wait_for(lambda: (names := quiet()) is not None and [names])[0]
+    assert set(found) == kept_quiet
 
 
 def test_rules_do_what_their_tests_say() -> None:

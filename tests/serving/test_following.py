@@ -90,7 +90,9 @@ def test_a_broken_challenger_leaves_the_champion_alone_and_is_tried_again_later(
     assert replica.loaded == ["1", "9", "9", "9"]
 
 
-@pytest.mark.parametrize("content", [b"{", b'{"generation": 2}', None])
+@pytest.mark.parametrize(
+    "content", [b"{", b'{"generation": 2}', b'{"generation": 2, "champion": {"version": "\xff"}}', None]
+)
 def test_a_broken_champion_or_line_up_changes_nothing(replica: Replica, content: bytes | None) -> None:
     write_lineup(replica.uri, Lineup(1, ONE))
     replica.follower.first()
@@ -106,6 +108,18 @@ def test_a_broken_champion_or_line_up_changes_nothing(replica: Replica, content:
     write_lineup(replica.uri, Lineup(5, TWO))
     replica.follower.look()
     assert replica.stands() == ("2", None, 0, 5)
+
+
+def test_a_line_up_that_stays_broken_is_logged_once(replica: Replica, caplog: pytest.LogCaptureFixture) -> None:
+    write_lineup(replica.uri, Lineup(1, ONE))
+    replica.follower.first()
+    for times in (1, 2):
+        Path(replica.uri).write_text("{")
+        for _ in range(3):
+            replica.follower.look()
+        assert caplog.text.count("the versions that answer go on") == times
+        write_lineup(replica.uri, Lineup(times + 1, ONE))
+        replica.follower.look()
 
 
 def test_a_version_that_answers_no_more_is_let_go(room: Any, version: Any) -> None:

@@ -13,6 +13,7 @@ import pytest
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 
 from app import cluster
+from app.serving import front
 from app.serving.front import listen
 from app.serving.listener import connection
 from app.spec import Serve, Tls
@@ -211,3 +212,36 @@ def test_replicas_listen_beyond_loopback_only_where_a_haproxy_vouches_for_their_
     if front:
         monkeypatch.setenv(cluster.FRONT, "127.0.0.1:8000")
     assert listen(Serve(), up=False).host == host
+
+
+@pytest.mark.parametrize(
+    ("declared", "good"),
+    [
+        ({}, False),
+        ({"keys": "required"}, True),
+        ({"keys": "none"}, True),
+        ({"host": "0.0.0.0"}, True),
+    ],
+    ids=["would ask nobody", "asks for keys", "said aloud", "as the others"],
+)
+def test_a_service_said_to_be_on_loopback_is_not_left_open_by_a_cluster_that_answers_beyond_it(
+    monkeypatch: pytest.MonkeyPatch, declared: dict[str, str], good: bool
+) -> None:
+    connect = socket.create_connection
+
+    def at_the_nodes_address(address: tuple[str, int], timeout: float) -> socket.socket:
+        assert address[0] == "192.0.2.1"
+        return connect(("127.0.0.1", address[1]), timeout)
+
+    monkeypatch.setattr(front, "get_node_ip_address", lambda: "192.0.2.1")
+    monkeypatch.setattr(socket, "create_connection", at_the_nodes_address)
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/node/bin/evertrue-haproxy")
+    with socket.create_server(("127.0.0.1", 0)) as haproxy:
+        serving = Serve.model_validate({"port": haproxy.getsockname()[1], **declared})
+        assert listen(serving, up=False)
+        if good:
+            assert listen(serving, up=True)
+        else:
+            with pytest.raises(UserError, match=r"answer beyond loopback at port .* serve\.keys: required"):
+                listen(serving, up=True)
+    assert listen(serving, up=True)  # nobody there

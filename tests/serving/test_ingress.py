@@ -66,3 +66,17 @@ def test_on_a_joined_cluster_a_replica_answers_only_what_a_haproxy_vouches_for(
         assert answer.json()["type"] == "urn:evertrue:problem:not-by-the-front"
     assert ask(guarded, **{"x-evertrue-front": known.decode()}).status_code == 503
     assert ask(guarded, "/-/healthz").status_code == 503  # HAProxy asks it of itself
+
+
+def test_a_websocket_is_refused_before_the_service_hears_of_it(counts) -> None:
+    sent = []
+
+    async def app(scope, receive, send) -> None:
+        pytest.fail("was asked")
+
+    async def send(message) -> None:
+        sent.append(message)
+
+    scope = {"type": "websocket", "path": "/rides/predict", "headers": []}
+    asyncio.run(Ingress(app, counts)(scope, app, send))
+    assert sent == [{"type": "websocket.close"}]  # before it was accepted: the server answers 403

@@ -38,12 +38,13 @@ def test_every_change_is_followed_and_a_file_that_stays_is_not_read_again(
     keyring.look()
 
 
-def test_a_file_that_is_none_leaves_the_keys_and_one_that_is_gone_takes_them(uri: str) -> None:
+@pytest.mark.parametrize("content", [b"{", b'{"keys": [{"name": "\xff"}]}'])
+def test_a_file_that_is_none_leaves_the_keys_and_one_that_is_gone_takes_them(uri: str, content: bytes) -> None:
     add_key(uri, "one", ("predict",))
     keyring = Keyring(uri)
     keyring.first()
     good = Path(uri).read_bytes()
-    Path(uri).write_text("{")
+    Path(uri).write_bytes(content)
     keyring.look()
     assert len(keyring.known) == 1
     Path(uri).unlink()
@@ -52,6 +53,20 @@ def test_a_file_that_is_none_leaves_the_keys_and_one_that_is_gone_takes_them(uri
     Path(uri).write_bytes(good)
     keyring.look()
     assert names(keyring, uri) == ["one"]
+
+
+def test_a_file_that_stays_broken_is_logged_once(uri: str, caplog: pytest.LogCaptureFixture) -> None:
+    add_key(uri, "one", ("predict",))
+    keyring = Keyring(uri)
+    keyring.first()
+    good = Path(uri).read_bytes()
+    for times in (1, 2):
+        Path(uri).write_text("{")
+        for _ in range(3):
+            keyring.look()
+        assert caplog.text.count("the keys last read stay good") == times
+        Path(uri).write_bytes(good)
+        keyring.look()
 
 
 def test_a_replica_does_not_start_with_keys_it_cannot_read(uri: str) -> None:

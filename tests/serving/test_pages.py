@@ -42,6 +42,16 @@ def test_state_and_newest_decisions_are_handed_out(here: Any, tmp_path: Path) ->
     assert get(here, "/drift").json() == {"status": "ill"}
 
 
+@pytest.mark.parametrize("content", [b"{", b'{"number": "\xff"}'])
+def test_what_is_no_document_is_not_handed_out(here: Any, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "ledger").mkdir()
+    (tmp_path / "ledger" / "000001.json").write_text('{"number": 1}')
+    (tmp_path / "ledger" / "000002.json").write_bytes(content)
+    (tmp_path / "status.json").write_bytes(content)
+    assert get(here, "/decisions").json() == {"decisions": [{"number": 1}]}
+    assert get(here, "/drift").json() == {"status": "no drift actor has reported yet"}
+
+
 def test_files_are_read_at_most_once_a_second(here: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "SECONDS", 3600.0)
     assert get(here, "/drift").json()["status"] == "no drift actor has reported yet"
