@@ -134,3 +134,15 @@ def test_a_clock_a_year_ahead_is_a_fault_and_closes_no_hour(world) -> None:
 def _halves_of_hours(rows: pl.DataFrame) -> list[pl.DataFrame]:
     part = rows["event"] // (HOUR // 2)
     return [rows.filter(part == one) for one in part.unique().sort()]
+
+
+def test_a_category_may_be_called_like_a_column_of_ours(world) -> None:
+    names = {"carrier": "count", "rate": "order"}
+    renamed = type(world).of(world.rows(0, 10 * 24, seed=0).rename(names), ["temp", "order"], ["count"])
+    after = world.rows(11 * 24, 6, seed=3).rename(names).with_columns(pl.col("count").str.to_lowercase())
+    monitor = Monitor(SPEC, renamed.subject)
+    found = [finding for step in renamed.steps(after) for finding in monitor.fold(step)]
+    [fault] = [finding for finding in found if finding.kind == "fault"]
+    assert (fault.what, fault.direction) == ("count", "known values respelled")
+    seen = list(fault.detail["values"].values())
+    assert seen == sorted(seen, reverse=True)
