@@ -93,7 +93,12 @@ class Keeper:
         monitor = self._fold_what_was()
         self._follow_line_up(monitor)
         for findings in self._new_findings(monitor):
-            self._decide(monitor, findings)
+            try:
+                self._decide(monitor, findings)
+            except Exception:
+                if findings:  # what is not written down would be forgotten: find it again
+                    self._monitor = None
+                raise
         self._publish(monitor)
         self._tidy(monitor)
         self._rooms.metrics.turned("ok")

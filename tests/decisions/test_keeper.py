@@ -1,5 +1,7 @@
 """The keeper: from an alarm to a settled champion by itself, and the same however often it is killed on the way."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -227,6 +229,24 @@ def test_a_failing_turn_is_reported_and_the_next_goes_on(make_world):
     world.live(12)
     assert world.kinds() == LOOP
     assert "health" not in world.status()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_what_a_step_found_is_noted_although_the_ledger_could_not_be_written_just_then(
+    make_world, finding, monkeypatch, stopped
+):
+    world = make_world({2: [finding("fault", "rain", detector="missing", step=2)]})
+    world.live(1)
+    world.serve()
+    with monkeypatch.context() as full:
+        full.setattr("app.decisions.ledger.create_bytes", Mock(side_effect=OSError("no space left on device")))
+        with pytest.raises(OSError, match="no space"):
+            world.keeper.turn()
+    if stopped:
+        world.keeper.close()
+        world.restart()
+    world.live(1)
+    assert "fault" in world.kinds()
 
 
 def test_rows_past_their_retention_are_deleted_now_and_then(make_world):
