@@ -6,7 +6,7 @@ import pytest
 from app.monitor.clock import DAY, HOUR
 from app.monitor.findings import Finding
 from app.monitor.state import Monitor
-from app.spec import Spec
+from app.spec import Drift, Spec
 
 SPEC = Spec.model_validate(
     {"name": "trips", "task": {"target": "late"}, "data": {"source": "trips.parquet", "time": "event"}}
@@ -107,6 +107,17 @@ def test_a_fault_is_open_while_it_lasts_and_for_a_day_and_drift_speaks_again_the
             monitor.fold(step)
         assert bool(monitor.faults()) == still_open
     assert not [finding for finding in monitor.state.open if finding.kind == "drift"]
+
+
+def test_a_fault_stays_open_while_it_lasts_however_long_its_hours_wait_for_late_rows(world) -> None:
+    monitor = Monitor(SPEC.model_copy(update={"drift": Drift(lateness="2d")}), world.subject)
+    broken = world.rows((28 + CALM) * 24, 96, seed=3).with_columns(temp.sub(32) / 1.8)
+    seen = []
+    for step in world.steps(pl.concat([world.rows(28 * 24, CALM * 24), broken]), hours=6):
+        monitor.fold(step)
+        seen.append(bool(monitor.faults()))
+    assert seen == sorted(seen)
+    assert seen[-1]
 
 
 def test_traffic_sent_twice_is_a_fault(world, calm) -> None:
