@@ -12,7 +12,12 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 FEWEST_ROWS = 50
+FEWEST_RARE = 10
+"""Rows that are expected not to be of the commonest class, before labels tell anything."""
 FEWEST_DAYS = 5
 
 
@@ -32,13 +37,22 @@ class Interval(NamedTuple):
     high: float
 
 
-def interval(rows: Sums, days: Sequence[Sums], confidence: float) -> Interval:
-    """Return the mean difference of all rows; `days` are the same rows' sums by day.
+def fewest_rows(classes: npt.NDArray[np.integer]) -> int:
+    """Return how many rows tell anything, by how often each class (K,) came in the reference.
+
+    As long as only the commonest class has come, differences hardly differ, and look like proof.
+    """
+    rare = int(classes.sum() - classes.max())
+    return max(FEWEST_ROWS, math.ceil(FEWEST_RARE * int(classes.sum()) / rare)) if rare else FEWEST_ROWS
+
+
+def interval(rows: Sums, days: Sequence[Sums], confidence: float, fewest: int = FEWEST_ROWS) -> Interval:
+    """Return the mean difference of all rows, unbounded below `fewest`; `days` are the same rows' sums by day.
 
     Its interval holds with the confidence, at this look and all others, before and after.
     """
     n, total, squares = rows
-    if n < FEWEST_ROWS:
+    if n < fewest:
         return Interval(total / n if n else math.nan, -math.inf, math.inf)
     mean = total / n
     if len(days) >= FEWEST_DAYS:
