@@ -36,6 +36,9 @@ MOST_STEPS = 8
 """Most steps taken in between two looks at the line-up and the report."""
 
 SNAPSHOT_STEPS = 50
+CATCH_UP_STEPS = 1000
+"""Steps between two snapshots while all that was committed is folded anew: hours of it, after a year."""
+
 EXPIRY_SECONDS = 3600.0
 STATUS = "status.json"
 
@@ -118,7 +121,7 @@ class Keeper:
     def close(self) -> None:
         """Keep the state for the next process."""
         if self._monitor is not None and self._monitor.state.step > self._snapshot:
-            self._rooms.snapshots.write(self._monitor.state.step, self._monitor.to_bytes())
+            self._keep(self._monitor)
         self._rooms.alerts.close()
 
     # ---- journal and monitor ---------------------------------------------------------------------------------
@@ -138,6 +141,8 @@ class Keeper:
                 known = [entry for entry in self._rooms.ledger.entries() if entry.step <= step.number]
                 situation = look(monitor, known, findings, self._now())
                 self._write(situation, note(self._spec, situation, known))
+            if step.number >= self._snapshot + CATCH_UP_STEPS:
+                self._keep(monitor)
         self._monitor = monitor
         return monitor
 
@@ -268,12 +273,15 @@ class Keeper:
     def _tidy(self, monitor: Monitor) -> None:
         """Keep a snapshot now and then, and delete rows past their retention."""
         if monitor.state.step >= self._snapshot + SNAPSHOT_STEPS:
-            self._rooms.snapshots.write(monitor.state.step, monitor.to_bytes())
-            self._snapshot = monitor.state.step
+            self._keep(monitor)
         now = self._rooms.clock()
         if now >= self._expired + EXPIRY_SECONDS:
             self._rooms.journal.expire(round((now - self._spec.journal.retention.total_seconds()) * 1000))
             self._expired = now
+
+    def _keep(self, monitor: Monitor) -> None:
+        self._rooms.snapshots.write(monitor.state.step, monitor.to_bytes())
+        self._snapshot = monitor.state.step
 
     def _now(self) -> int:
         return round(self._rooms.clock() * 1000)

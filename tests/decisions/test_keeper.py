@@ -106,6 +106,29 @@ def test_after_a_restart_the_state_is_the_snapshot_and_the_steps_behind_it(make_
     assert [path.name for path in sorted((world.folder / "monitor").iterdir())] == ["state-000050-d1.bin"]
 
 
+def test_what_ends_the_fold_of_a_long_journal_does_not_send_it_back_to_the_first_step(make_world, monkeypatch):
+    """For another declaration or other code there is no snapshot yet, and a year of steps takes hours."""
+    world = make_world(script={})
+    world.live(45)
+    monkeypatch.setattr(app.decisions.keeper, "CATCH_UP_STEPS", 20)
+    asked = []
+
+    def steps(after=0):
+        asked.append(after)
+        yield from world.journal.committed[after:]
+        if len(asked) == 1:
+            raise JournalError("the store is away")
+
+    monkeypatch.setattr(world.journal, "steps", steps)
+    world.restart()
+    with pytest.raises(JournalError):
+        world.keeper.turn()
+    world.restart()
+    world.live(1)
+    assert asked == [0, 40]
+    assert world.keeper._monitor.state.step == 46
+
+
 def test_a_snapshot_that_cannot_be_read_is_passed_over(make_world):
     world = make_world(script={})
     world.live(3)
