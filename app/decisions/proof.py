@@ -5,7 +5,8 @@ hundred times. So the mean paired difference in loss gets an asymptotic confiden
 times together: mean +- error * sqrt(2 (k r + 1) / (k r) * log(sqrt(k r + 1) / alpha)) after k observations with
 the standard error `error` (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas 2024, Time-uniform central limit theory
 and asymptotic confidence sequences, proposition 2.2). Days are the observations once there are enough of them,
-because rows of one day share their weather; rows are until then.
+because rows of one day share their weather. Rows are until then, and how far days differ is taken for granted: many
+rows of one day would else prove the day's weather.
 """
 
 import math
@@ -19,6 +20,8 @@ FEWEST_ROWS = 50
 FEWEST_RARE = 10
 """Rows that are expected not to be of the commonest class, before labels tell anything."""
 FEWEST_DAYS = 5
+DAYS_DIFFER = 1 / 6
+"""Standard deviation of days' means that is taken for granted until enough days tell it, in those of a row."""
 
 
 class Sums(NamedTuple):
@@ -61,7 +64,7 @@ def interval(rows: Sums, days: Sequence[Sums], confidence: float, fewest: int = 
         error = math.sqrt(sum((day.total - daily * day.rows) ** 2 for day in days) * k / (k - 1)) / among
         reach = error * _factor(k, 4 * FEWEST_DAYS, 1 - confidence)
     else:
-        error = math.sqrt(max(0.0, squares / n - mean**2) / n)
+        error = math.sqrt(max(0.0, squares / n - mean**2) * (1 / n + DAYS_DIFFER**2 / max(len(days), 1)))
         reach = error * _factor(n, 4 * FEWEST_ROWS, 1 - confidence)
     return Interval(mean, mean - reach, mean + reach)
 

@@ -44,9 +44,27 @@ def test_a_version_that_is_worse_is_found():
 def test_days_that_differ_widen_the_interval_beyond_what_their_rows_would_say():
     random = np.random.default_rng(8)
     values = (random.standard_normal((8, 500)) + random.standard_normal((8, 1))).ravel()
-    by_rows, by_days = interval(sums(values), [], 0.95), interval(sums(values), by_day(values, 500), 0.95)
-    assert by_days.mean == by_rows.mean
-    assert by_days.high - by_days.low > 3 * (by_rows.high - by_rows.low)
+    by_days = interval(sums(values), by_day(values, 500), 0.95)
+    assert by_days.mean == pytest.approx(values.mean())
+    assert by_days.high - by_days.low > 30 * values.std() / len(values) ** 0.5
+
+
+@pytest.mark.parametrize("rows", [300, 3000])
+def test_the_weather_of_the_first_days_accuses_nobody_however_many_rows_share_it(rows):
+    random, found = np.random.default_rng(10), 0
+    for _ in range(200):
+        values = 0.3 * random.standard_normal((FEWEST_DAYS - 1, rows)) + 0.05 * random.standard_normal((4, 1))
+        looks = [(day, n) for day in range(FEWEST_DAYS - 1) for n in range(FEWEST_ROWS, rows + 1, rows // 20)]
+        found += any(
+            interval(sums(np.append(values[:day], values[day, :n])), by_day(values[: day + 1], rows), 0.95).low > 0
+            for day, n in looks
+        )
+    assert found <= 200 * 0.05
+
+
+def test_a_version_that_is_much_worse_is_found_on_its_first_day():
+    values = np.random.default_rng(11).normal(1, 1, 100)
+    assert interval(sums(values), [sums(values)], 0.95).low > 0
 
 
 def test_too_few_rows_prove_nothing():
