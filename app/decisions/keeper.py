@@ -249,6 +249,10 @@ class Keeper:
         present = registry.champion()
         if present is not None and present.number == number:
             return
+        before = entry.version if entry.kind == "rollback" else str(entry.evidence["other"]["version"])
+        if self._registered is None and present is not None and str(present.number) != before:
+            log.info("version %s was made champion by hand since %s, and stays it", present.number, entry.id)
+            return
         if entry.kind == "rollback" and present is not None and str(present.number) == entry.version:
             present = registry.rollback()
         if present is None or present.number != number:

@@ -232,6 +232,15 @@ def test_a_line_up_changed_by_hand_is_followed_not_fought(make_world):
     assert read_lineup(world.uri) == by_hand
 
 
+def test_a_restart_does_not_take_back_what_somebody_registered_since(make_world):
+    world = make_world()
+    world.until("promote")
+    world.registry.promote(7)  # trained by hand, and not put up yet
+    world.restart()
+    world.live(2)
+    assert world.registry.line == [1, 2, 7]
+
+
 def test_a_failing_turn_is_reported_and_the_next_goes_on(make_world):
     world = make_world()
     world.live(1)
