@@ -93,6 +93,7 @@ class Keeper:
 
     def turn(self) -> None:
         """Read, decide, write down, do, report. Raises whatever a room raises: the next turn goes on from there."""
+        self._tell()  # of what a turn wrote that failed behind it
         monitor = self._fold_what_was()
         self._follow_line_up(monitor)
         for findings in self._new_findings(monitor):
@@ -260,9 +261,12 @@ class Keeper:
 
     # ---- reports ---------------------------------------------------------------------------------------------
 
+    def _tell(self) -> None:
+        self._rooms.alerts.tell(self._rooms.ledger.entries(), self._now())
+
     def _publish(self, monitor: Monitor) -> None:
+        self._tell()
         entries = self._rooms.ledger.entries()
-        self._rooms.alerts.tell(entries, self._now())
         situation, stage = look(monitor, entries, (), self._now()), stage_of(entries)
         measured = None
         if stage is not None:

@@ -176,6 +176,12 @@ def test_a_registry_that_is_down_does_not_keep_a_bad_version_answering(make_worl
     with pytest.raises(ConnectionError):
         world.keeper.turn()
     assert read_lineup(world.uri).champion.version == "1"
+    told = Mock()
+    world.keeper._rooms.alerts.tell = told
+    with pytest.raises(ConnectionError):
+        world.keeper.turn()
+    entries, now = told.call_args.args
+    assert (entries[-1].kind, now) == ("rollback", 1e12), "who is paged need not wait for the registry"
     world.registry.champion = champion
     world.keeper.turn()
     assert world.registry.line == [1]
