@@ -8,6 +8,7 @@ address may hold a secret: no message of ours names it.
 import http.client
 import logging
 import os
+import re
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -40,10 +41,18 @@ def webhook_of(spec: Spec) -> str | None:
     address = os.environ.get(ENVIRONMENT)
     if not address:
         raise UserError(f"alerts.webhook is on, but ${ENVIRONMENT} is not set; allowed: an http(s) address")
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserError(f"${ENVIRONMENT} holds no http(s) address")
-    return address
+    try:
+        parts = urlsplit(address)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or not re.fullmatch(r"[!-~]+\s*", address):
+        raise UserError(
+            f"${ENVIRONMENT} holds no http(s) address: http(s)://HOST[:PORT]/PATH, without spaces, in ASCII"
+        )
+    if "@" in parts.netloc:
+        raise UserError(f"${ENVIRONMENT} holds a user or a password, which would not be sent; allowed: a secret path")
+    return address.strip()
 
 
 @dataclass

@@ -36,6 +36,9 @@ MOST_STEPS = 8
 """Most steps taken in between two looks at the line-up and the report."""
 
 SNAPSHOT_STEPS = 50
+CATCH_UP_STEPS = 1000
+"""Steps between two snapshots while all that was committed is folded anew: hours of it, after a year."""
+
 EXPIRY_SECONDS = 3600.0
 STATUS = "status.json"
 
@@ -90,10 +93,16 @@ class Keeper:
 
     def turn(self) -> None:
         """Read, decide, write down, do, report. Raises whatever a room raises: the next turn goes on from there."""
+        self._tell()  # of what a turn wrote that failed behind it
         monitor = self._fold_what_was()
         self._follow_line_up(monitor)
         for findings in self._new_findings(monitor):
-            self._decide(monitor, findings)
+            try:
+                self._decide(monitor, findings)
+            except Exception:
+                if findings:  # what is not written down would be forgotten: find it again
+                    self._monitor = None
+                raise
         self._publish(monitor)
         self._tidy(monitor)
         self._rooms.metrics.turned("ok")
@@ -113,7 +122,7 @@ class Keeper:
     def close(self) -> None:
         """Keep the state for the next process."""
         if self._monitor is not None and self._monitor.state.step > self._snapshot:
-            self._rooms.snapshots.write(self._monitor.state.step, self._monitor.to_bytes())
+            self._keep(self._monitor)
         self._rooms.alerts.close()
 
     # ---- journal and monitor ---------------------------------------------------------------------------------
@@ -133,6 +142,8 @@ class Keeper:
                 known = [entry for entry in self._rooms.ledger.entries() if entry.step <= step.number]
                 situation = look(monitor, known, findings, self._now())
                 self._write(situation, note(self._spec, situation, known))
+            if step.number >= self._snapshot + CATCH_UP_STEPS:
+                self._keep(monitor)
         self._monitor = monitor
         return monitor
 
@@ -239,6 +250,10 @@ class Keeper:
         present = registry.champion()
         if present is not None and present.number == number:
             return
+        before = entry.version if entry.kind == "rollback" else str(entry.evidence["other"]["version"])
+        if self._registered is None and present is not None and str(present.number) != before:
+            log.info("version %s was made champion by hand since %s, and stays it", present.number, entry.id)
+            return
         if entry.kind == "rollback" and present is not None and str(present.number) == entry.version:
             present = registry.rollback()
         if present is None or present.number != number:
@@ -246,9 +261,12 @@ class Keeper:
 
     # ---- reports ---------------------------------------------------------------------------------------------
 
+    def _tell(self) -> None:
+        self._rooms.alerts.tell(self._rooms.ledger.entries(), self._now())
+
     def _publish(self, monitor: Monitor) -> None:
+        self._tell()
         entries = self._rooms.ledger.entries()
-        self._rooms.alerts.tell(entries, self._now())
         situation, stage = look(monitor, entries, (), self._now()), stage_of(entries)
         measured = None
         if stage is not None:
@@ -263,12 +281,15 @@ class Keeper:
     def _tidy(self, monitor: Monitor) -> None:
         """Keep a snapshot now and then, and delete rows past their retention."""
         if monitor.state.step >= self._snapshot + SNAPSHOT_STEPS:
-            self._rooms.snapshots.write(monitor.state.step, monitor.to_bytes())
-            self._snapshot = monitor.state.step
+            self._keep(monitor)
         now = self._rooms.clock()
         if now >= self._expired + EXPIRY_SECONDS:
             self._rooms.journal.expire(round((now - self._spec.journal.retention.total_seconds()) * 1000))
             self._expired = now
+
+    def _keep(self, monitor: Monitor) -> None:
+        self._rooms.snapshots.write(monitor.state.step, monitor.to_bytes())
+        self._snapshot = monitor.state.step
 
     def _now(self) -> int:
         return round(self._rooms.clock() * 1000)

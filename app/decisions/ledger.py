@@ -6,6 +6,7 @@ cannot take the same number.
 
 import datetime as dt
 import hashlib
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from app.types import UserError
-from app.workspace import Workspace, create_bytes, join, read_bytes
+from app.workspace import Workspace, create_bytes, join, list_files, read_bytes
 
 Kind: TypeAlias = Literal[
     "deploy",  # a version answers since somebody, or the first training, put it up
@@ -37,6 +38,7 @@ Kind: TypeAlias = Literal[
 ]
 """What an entry is about."""
 
+_FILE = re.compile(r"\d{6,}\.json")
 _PAGES: frozenset[Kind] = frozenset({"fault", "rollback", "page"})
 
 
@@ -97,6 +99,7 @@ class Ledger:
         self._name = name
         self._entries: list[Entry] = []
         self._ids: dict[str, Entry] = {}
+        self._whole = False  # looked once whether an entry is missing
 
     @staticmethod
     def open(workspace: Workspace, name: str) -> "Ledger":
@@ -104,10 +107,17 @@ class Ledger:
         return Ledger(workspace.uri(name, "ledger"), name)
 
     def entries(self) -> list[Entry]:
-        """Return every entry, oldest first. Raises UserError for a file that is no entry."""
-        while (entry := self._read(len(self._entries) + 1)) is not None:
-            self._entries.append(entry)
-            self._ids[entry.id] = entry
+        """Return every entry, oldest first. Raises UserError for a file that is no entry, or missing among others."""
+        self._read_on()
+        if not self._whole:
+            newest = max(
+                (int(file.name[:-5]) for file in list_files(self._folder) if _FILE.fullmatch(file.name)), default=0
+            )
+            self._read_on()  # what was written meanwhile
+            if newest > len(self._entries):
+                missing = self._uri(len(self._entries) + 1)
+                raise UserError(f"{missing} is missing, and the ledger goes on to entry {newest}; restore it")
+            self._whole = True
         return list(self._entries)
 
     def find(self, entry_id: str) -> Entry | None:
@@ -137,6 +147,11 @@ class Ledger:
             with suppress(FileExistsError):  # another took the number: his entry is read, and the next one tried
                 create_bytes(self._uri(entry.number), msgspec.json.format(msgspec.json.encode(entry)))
         return known
+
+    def _read_on(self) -> None:
+        while (entry := self._read(len(self._entries) + 1)) is not None:
+            self._entries.append(entry)
+            self._ids[entry.id] = entry
 
     def _uri(self, number: int) -> str:
         return join(self._folder, f"{number:06}.json")

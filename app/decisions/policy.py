@@ -182,21 +182,36 @@ def _evidence(situation: Situation, entries: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _unanswered(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the alarms about the present champion that nothing came after, or only what the gate refused.
+    """Return the alarms about the present champion that nothing came after, or only what gave no version to roll out.
 
-    A retraining so soon after a change that its rows show little of it is refused; the alarm stands.
+    A retraining so soon after a change that its rows show little of it is refused, one during an outage is given up;
+    the alarm stands.
     """
-    refused = {entry.about for entry in entries if entry.kind == "refused"}
     asked = [entry for entry in entries if entry.kind in ("probe", "retrain")]
-    settled = [entry for entry in asked if not (entry.id in refused or _led_to(entry, asked, refused))]
+    vain = _in_vain(entries)
+    settled = [entry for entry in asked if not (_decision(entry) in vain or _led_to(entry, asked, vain))]
     begin = settled[-1].number if settled else 0
     return [entry for entry in _since_champion(entries) if entry.kind == "alarm_noted" and entry.number > begin]
 
 
-def _led_to(probe: Entry, asked: Sequence[Entry], refused: Collection[str | None]) -> bool:
-    """Say whether the next thing asked for, after a probe, was a retraining that the gate refused."""
+def _in_vain(entries: Sequence[Entry]) -> set[str]:
+    """Return the decisions to retrain whose version the gate refused, or that a person was paged for."""
+    paged = {entry.about for entry in entries if entry.kind == "page"}
+    ended = {entry.about for entry in entries if entry.kind == "refused" or entry.id in paged}
+    return {_decision(entry) for entry in entries if entry.id in ended}
+
+
+def _decision(asked: Entry) -> str:
+    """Return the id of what was decided first: of a retraining's later attempts, that of the first one."""
+    return str(asked.evidence.get("decision", asked.id))
+
+
+def _led_to(probe: Entry, asked: Sequence[Entry], vain: Collection[str]) -> bool:
+    """Say whether the next thing asked for, after a probe, was a retraining in vain."""
     follower = next((entry for entry in asked if entry.number > probe.number), None)
-    return probe.kind == "probe" and follower is not None and follower.kind == "retrain" and follower.id in refused
+    return (
+        probe.kind == "probe" and follower is not None and follower.kind == "retrain" and _decision(follower) in vain
+    )
 
 
 def _since_champion(entries: Sequence[Entry]) -> list[Entry]:

@@ -5,15 +5,23 @@ hundred times. So the mean paired difference in loss gets an asymptotic confiden
 times together: mean +- error * sqrt(2 (k r + 1) / (k r) * log(sqrt(k r + 1) / alpha)) after k observations with
 the standard error `error` (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas 2024, Time-uniform central limit theory
 and asymptotic confidence sequences, proposition 2.2). Days are the observations once there are enough of them,
-because rows of one day share their weather; rows are until then.
+because rows of one day share their weather. Rows are until then, and how far days differ is taken for granted: many
+rows of one day would else prove the day's weather.
 """
 
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 FEWEST_ROWS = 50
+FEWEST_RARE = 10
+"""Rows that are expected not to be of the commonest class, before labels tell anything."""
 FEWEST_DAYS = 5
+DAYS_DIFFER = 1 / 6
+"""Standard deviation of days' means that is taken for granted until enough days tell it, in those of a row."""
 
 
 class Sums(NamedTuple):
@@ -32,13 +40,22 @@ class Interval(NamedTuple):
     high: float
 
 
-def interval(rows: Sums, days: Sequence[Sums], confidence: float) -> Interval:
-    """Return the mean difference of all rows; `days` are the same rows' sums by day.
+def fewest_rows(classes: npt.NDArray[np.integer]) -> int:
+    """Return how many rows tell anything, by how often each class (K,) came in the reference.
+
+    As long as only the commonest class has come, differences hardly differ, and look like proof.
+    """
+    rare = int(classes.sum() - classes.max())
+    return max(FEWEST_ROWS, math.ceil(FEWEST_RARE * int(classes.sum()) / rare)) if rare else FEWEST_ROWS
+
+
+def interval(rows: Sums, days: Sequence[Sums], confidence: float, fewest: int = FEWEST_ROWS) -> Interval:
+    """Return the mean difference of all rows, unbounded below `fewest`; `days` are the same rows' sums by day.
 
     Its interval holds with the confidence, at this look and all others, before and after.
     """
     n, total, squares = rows
-    if n < FEWEST_ROWS:
+    if n < fewest:
         return Interval(total / n if n else math.nan, -math.inf, math.inf)
     mean = total / n
     if len(days) >= FEWEST_DAYS:
@@ -47,7 +64,7 @@ def interval(rows: Sums, days: Sequence[Sums], confidence: float) -> Interval:
         error = math.sqrt(sum((day.total - daily * day.rows) ** 2 for day in days) * k / (k - 1)) / among
         reach = error * _factor(k, 4 * FEWEST_DAYS, 1 - confidence)
     else:
-        error = math.sqrt(max(0.0, squares / n - mean**2) / n)
+        error = math.sqrt(max(0.0, squares / n - mean**2) * (1 / n + DAYS_DIFFER**2 / max(len(days), 1)))
         reach = error * _factor(n, 4 * FEWEST_ROWS, 1 - confidence)
     return Interval(mean, mean - reach, mean + reach)
 

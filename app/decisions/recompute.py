@@ -27,8 +27,10 @@ def recompute(spec: Spec, steps: Iterable[Step], monitor: Monitor, entries: Sequ
     `monitor` is fresh: it folds the steps from the first on.
     """
     by_step: defaultdict[int, list[Entry]] = defaultdict(list)
-    for entry in entries:
+    for number, entry in enumerate(entries, start=1):
         by_step[entry.step].append(entry)
+        if entry.number != number:
+            yield f"entry {entry.number} ({entry.kind}) lies in the place of entry {number}"
     for step in steps:
         if monitor.state.step == 0 and step.number > 1:
             yield f"the journal begins with step {step.number}, so that nothing can be made again"
@@ -43,6 +45,9 @@ def recompute(spec: Spec, steps: Iterable[Step], monitor: Monitor, entries: Sequ
     for number in sorted(by_step):
         if number > monitor.state.step and by_step[number]:
             yield f"entry {by_step[number][0].number} rests on step {number}, which the journal does not have"
+        for entry in by_step[number]:
+            if number <= monitor.state.step and entry.kind not in FROM_OUTSIDE:
+                yield f"entry {entry.number} ({entry.kind}) rests on step {number}, before which nothing is decided"
 
 
 def _compare(

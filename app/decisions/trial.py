@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.decisions.ledger import Entry, Kind
-from app.decisions.proof import Interval, Sums, interval
+from app.decisions.proof import FEWEST_ROWS, Interval, Sums, fewest_rows, interval
 from app.decisions.situation import Champion, Situation, link
 from app.monitor.figures import FIGURES, Figures
 from app.monitor.state import Monitor
@@ -103,8 +103,12 @@ def stage_of(entries: Sequence[Entry]) -> Stage | None:
 
 def measure(monitor: Monitor, stage: Stage, situation: Situation, confidence: float) -> Measured:
     """Gather what the monitor summed up since the stage began."""
-    figures, target = monitor.state.figures, monitor.subject(stage.other.version).plan.target
-    scale = target.std if target.task == "regression" else 1.0
+    figures, subject = monitor.state.figures, monitor.subject(stage.other.version)
+    target, scale, fewest = subject.plan.target, 1.0, FEWEST_ROWS
+    if target.task == "regression":
+        scale = target.std
+    else:
+        fewest = fewest_rows(subject.reference.labels.sum(axis=0))
     trial, other = stage.trial.version, stage.other.version
     watched = stage.role == "champion"
     here = _since(figures, trial, stage.role, stage.step)
@@ -138,7 +142,7 @@ def measure(monitor: Monitor, stage: Stage, situation: Situation, confidence: fl
         shift=sum(part["distance"] for part in whole) / pairs / scale if pairs else None,
         labelled=round(here["labelled"]),
         paired_labelled=rows.rows,
-        difference=interval(rows, days, confidence),
+        difference=interval(rows, days, confidence, fewest),
         seconds=(situation.now - stage.written) / 1000,
         waited=situation.at - stage.at,
     )

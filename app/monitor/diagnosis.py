@@ -245,13 +245,13 @@ def _unseen(subject: Subject, recent: Recent, samples: Samples) -> Iterator[Faul
             direction = "unseen values in the place of known ones"
         else:
             continue
-        values = new.value_counts(sort=True).sort(["count", column.name], descending=[True, False]).head(_TOLD)
+        counts = new.alias("value").value_counts().sort("count", "value", descending=[True, False]).head(_TOLD)
         places = [str(column.vocabulary[b - FIRST]) for b in gone]
         detail = {
             "rows": span.rows,
             "unseen": round(seen, 4),
             "expected": round(usual, 4),
-            "values": dict(zip(values[column.name], values["count"], strict=True)),
+            "values": dict(counts.iter_rows()),
             "vanished": places[:_TOLD],
         }
         yield Fault(column.name, "unseen", direction, (seen - usual) / max(usual, 0.01) ** 0.5, span.start, detail)

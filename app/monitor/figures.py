@@ -1,7 +1,7 @@
 """How does each version do? Sums by version and role, step by step, and losses by day.
 
-What a rollout stage is judged by are sums since the step it began with; they are kept a step apart while they are
-fresh, and the older half two by two once there are too many.
+What a rollout stage is judged by are sums since the step it began with, hours or weeks ago. They are kept a step apart
+while they are fresh; older steps are put together, the more of them the longer ago they were.
 """
 
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ from app.monitor.outcomes import matrix
 Floats = npt.NDArray[np.float64]
 
 _MOST_STEPS = 2048
+_FINE = 32  # steps are put together once they were so many times as long ago as they are long
 _MOST_DAYS = 800
 FIGURES = (
     "rows",
@@ -58,11 +59,14 @@ class Series:
             return
         self.steps, self.sums = np.append(self.steps, step), np.vstack([sums, values])
         if len(self.steps) > _MOST_STEPS:
-            begins = np.r_[0 : _MOST_STEPS // 2 : 2, _MOST_STEPS // 2 : len(self.steps)]
+            ends = np.append(self.steps[1:], step + 1)[1::2]  # of every two rows
+            apart = np.ones(len(self.steps), np.bool_)
+            apart[1::2] = (ends - self.steps[:-1:2]) * _FINE > step + 1 - ends
+            begins = np.flatnonzero(apart)
             self.steps, self.sums = self.steps[begins], np.add.reduceat(self.sums, begins)
 
     def since(self, step: int) -> Floats:
-        """Return the sums (F,) of the steps after `step`; what was merged with an earlier step does not count."""
+        """Return the sums (F,) of the steps after `step`; of those next to it, at most one in `_FINE` may be left out."""
         total: Floats = self.sums[self.steps > step].sum(axis=0)
         return total
 

@@ -172,18 +172,21 @@ def _losses(
         target = target_of(version)
         scores, targets = matrix(score[rows]), _targets(target, label[rows])
         good = ~np.isnan(targets) & np.isfinite(scores.reshape(len(rows), -1)).all(axis=1)
-        found[rows[good]] = row_loss(target, scores[good], targets[good])
+        if good.any():
+            found[rows[good]] = row_loss(target, scores[good], targets[good])
     return found
 
 
 def _targets(target: TargetColumn, label: pl.Series) -> Targets:
-    """Return the labels (n,) as `TargetColumn.encode` does, but NaN for a class that was not there in training."""
-    column = label.to_arrow()
-    if target.task != "regression":
-        classes = pa.array(target.classes)
-        known = pc.is_in(column.cast(classes.type), value_set=classes)
-        column = pc.if_else(known, column.cast(classes.type), None)
-    return target.encode(column)
+    """Return the labels (n,) as `TargetColumn.encode` does, but NaN for one that this version does not know.
+
+    Labels may be of another version's type, and lie beside text of a third (`app.journal.tables`).
+    """
+    if target.task == "regression":
+        return target.encode(label.cast(pl.Float64, strict=False).to_arrow())
+    classes, text = pa.array(target.classes), label.to_arrow().cast(pa.string())
+    known = pc.is_in(text, value_set=classes.cast(pa.string()))
+    return target.encode(pc.if_else(known, text, None).cast(classes.type))
 
 
 def _frame(table: pa.Table, watermark: int) -> pl.DataFrame:
@@ -194,7 +197,12 @@ def _frame(table: pa.Table, watermark: int) -> pl.DataFrame:
 
 
 def _append(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
-    return pl.concat([old, new], how="vertical_relaxed") if len(old) else new
+    """Return all rows; where the task is another since then, the old rows' scores are null."""
+    if not len(old):
+        return new
+    other = [name for name, kind in new.schema.items() if (kind == pl.List) != (old.schema[name] == pl.List)]
+    old = old.with_columns(pl.lit(None, new.schema[name]).alias(name) for name in other)
+    return pl.concat([old, new], how="vertical_relaxed")
 
 
 def _among(known: pl.DataFrame, new: pl.DataFrame) -> pl.Series:

@@ -29,9 +29,8 @@ class Samples:
         order = _hash(step, len(hour))
         chosen = np.sort(_smallest(hour, order))
         features = predictions["features"].take(pa.array(chosen)).combine_chunks()
-        new = pl.DataFrame({"hour": hour[chosen], "order": order[chosen]})
-        new = new.hstack(pl.Series("features", features).struct.unnest())
-        if len(self.rows) and self.rows.columns != new.columns:  # a version with other features answers
+        new = pl.DataFrame({"hour": hour[chosen], "order": order[chosen], "features": pl.Series(features)})
+        if len(self.rows) and self.rows.schema != new.schema:  # a version with other features answers
             self.rows = pl.DataFrame()
         both = pl.concat([self.rows, new]) if len(self.rows) else new
         newest = both["hour"].unique().sort().tail(HOURS)
@@ -43,7 +42,8 @@ class Samples:
         """Return the features of sampled rows from `start` to before `end` (ms), in order of arrival."""
         if self.rows.is_empty():
             return self.rows
-        return self.rows.filter((pl.col("hour") >= start) & (pl.col("hour") < end)).drop("order")
+        chosen = self.rows.filter((pl.col("hour") >= start) & (pl.col("hour") < end))
+        return chosen["features"].struct.unnest()
 
 
 def _hash(step: int, rows: int) -> npt.NDArray[np.uint64]:

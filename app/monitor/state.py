@@ -98,7 +98,7 @@ class Monitor:
             if hours and self._watch:
                 state.standings = self._watch.standings()
             found += self._losses(state.clock.watermark)
-            self._calm(state.clock.watermark)
+            self._calm()
         return found
 
     def subject(self, version: str) -> Subject:
@@ -262,11 +262,14 @@ class Monitor:
             found.append(finding)
         return found
 
-    def _calm(self, watermark: int) -> None:
-        """Close the faults that have not been seen for a day."""
+    def _calm(self) -> None:
+        """Close the faults that the hours have not shown for a day; hours that are open or empty tell nothing."""
         state = self.state
+        if not len(state.recent.starts):
+            return
+        told = int(state.recent.starts[-1]) + HOUR
         for finding in self.faults():
-            if watermark - state.seen[finding.what] > _CALM:
+            if told - state.seen[finding.what] > _CALM:
                 state.open.remove(finding)
                 del state.seen[finding.what]
 

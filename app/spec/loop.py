@@ -28,7 +28,9 @@ class Journal(Section):
     )
     label_wait: PositiveDuration = Field(
         dt.timedelta(days=30),
-        description="How long a prediction waits for its label. A later one still trains, but raises no alarm.",
+        description="How long a prediction waits for its label; of no more than the newest million rows, so that with more "
+        "traffic than that in the time that labels take `sample` has to be smaller. A later label still trains, but raises "
+        "no alarm, and does not count for `retrain.min_labels`.",
     )
     retention: PositiveDuration = Field(
         dt.timedelta(days=730), description="Age from which journaled rows are deleted."

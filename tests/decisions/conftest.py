@@ -172,7 +172,8 @@ class Monitor:
         return [one for step in recent for one in self.script.get(step, []) if one.kind == "fault"]
 
     def subject(self, version):
-        return SimpleNamespace(plan=SimpleNamespace(target=SimpleNamespace(task="binary", std=1.0)))
+        target, labels = SimpleNamespace(task="binary", std=1.0), np.array([[60, 40]])
+        return SimpleNamespace(plan=SimpleNamespace(target=target), reference=SimpleNamespace(labels=labels))
 
     def to_bytes(self):
         return msgspec.json.encode(self.folded)

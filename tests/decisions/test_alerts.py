@@ -183,7 +183,25 @@ def test_the_address_is_asked_for_only_where_the_declaration_wants_it(spec_of, m
     assert webhook_of(spec_of()) is None
     with pytest.raises(UserError, match="is not set"):
         webhook_of(spec_of(alerts={"webhook": True}))
-    monkeypatch.setenv("EVERTRUE_WEBHOOK", f"ftp://host/{SECRET}")
-    with pytest.raises(UserError) as raised:
+    monkeypatch.setenv("EVERTRUE_WEBHOOK", f"https://host/{SECRET}\n")  # as from a file
+    assert webhook_of(spec_of(alerts={"webhook": True})) == f"https://host/{SECRET}"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"ftp://host/{SECRET}",
+        f"https:///{SECRET}",
+        f"https://host:99999/{SECRET}",
+        f"https://host:port/{SECRET}",
+        f"https://[::1/{SECRET}",
+        f"https://host/{SECRET} x",
+        f"https://host/{SECRET}é",
+        f"https://user:{SECRET}@host/",
+    ],
+)
+def test_an_address_that_nothing_could_be_posted_to_is_refused_at_once_and_not_told(spec_of, monkeypatch, address):
+    monkeypatch.setenv("EVERTRUE_WEBHOOK", address)
+    with pytest.raises(UserError, match="EVERTRUE_WEBHOOK holds") as raised:
         webhook_of(spec_of(alerts={"webhook": True}))
     assert SECRET not in str(raised.value)

@@ -1,5 +1,7 @@
 """The keeper: from an alarm to a settled champion by itself, and the same however often it is killed on the way."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -104,6 +106,29 @@ def test_after_a_restart_the_state_is_the_snapshot_and_the_steps_behind_it(make_
     assert [path.name for path in sorted((world.folder / "monitor").iterdir())] == ["state-000050-d1.bin"]
 
 
+def test_what_ends_the_fold_of_a_long_journal_does_not_send_it_back_to_the_first_step(make_world, monkeypatch):
+    """For another declaration or other code there is no snapshot yet, and a year of steps takes hours."""
+    world = make_world(script={})
+    world.live(45)
+    monkeypatch.setattr(app.decisions.keeper, "CATCH_UP_STEPS", 20)
+    asked = []
+
+    def steps(after=0):
+        asked.append(after)
+        yield from world.journal.committed[after:]
+        if len(asked) == 1:
+            raise JournalError("the store is away")
+
+    monkeypatch.setattr(world.journal, "steps", steps)
+    world.restart()
+    with pytest.raises(JournalError):
+        world.keeper.turn()
+    world.restart()
+    world.live(1)
+    assert asked == [0, 40]
+    assert world.keeper._monitor.state.step == 46
+
+
 def test_a_snapshot_that_cannot_be_read_is_passed_over(make_world):
     world = make_world(script={})
     world.live(3)
@@ -151,6 +176,12 @@ def test_a_registry_that_is_down_does_not_keep_a_bad_version_answering(make_worl
     with pytest.raises(ConnectionError):
         world.keeper.turn()
     assert read_lineup(world.uri).champion.version == "1"
+    told = Mock()
+    world.keeper._rooms.alerts.tell = told
+    with pytest.raises(ConnectionError):
+        world.keeper.turn()
+    entries, now = told.call_args.args
+    assert (entries[-1].kind, now) == ("rollback", 1e12), "who is paged need not wait for the registry"
     world.registry.champion = champion
     world.keeper.turn()
     assert world.registry.line == [1]
@@ -207,6 +238,15 @@ def test_a_line_up_changed_by_hand_is_followed_not_fought(make_world):
     assert read_lineup(world.uri) == by_hand
 
 
+def test_a_restart_does_not_take_back_what_somebody_registered_since(make_world):
+    world = make_world()
+    world.until("promote")
+    world.registry.promote(7)  # trained by hand, and not put up yet
+    world.restart()
+    world.live(2)
+    assert world.registry.line == [1, 2, 7]
+
+
 def test_a_failing_turn_is_reported_and_the_next_goes_on(make_world):
     world = make_world()
     world.live(1)
@@ -227,6 +267,24 @@ def test_a_failing_turn_is_reported_and_the_next_goes_on(make_world):
     world.live(12)
     assert world.kinds() == LOOP
     assert "health" not in world.status()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_what_a_step_found_is_noted_although_the_ledger_could_not_be_written_just_then(
+    make_world, finding, monkeypatch, stopped
+):
+    world = make_world({2: [finding("fault", "rain", detector="missing", step=2)]})
+    world.live(1)
+    world.serve()
+    with monkeypatch.context() as full:
+        full.setattr("app.decisions.ledger.create_bytes", Mock(side_effect=OSError("no space left on device")))
+        with pytest.raises(OSError, match="no space"):
+            world.keeper.turn()
+    if stopped:
+        world.keeper.close()
+        world.restart()
+    world.live(1)
+    assert "fault" in world.kinds()
 
 
 def test_rows_past_their_retention_are_deleted_now_and_then(make_world):

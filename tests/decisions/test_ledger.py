@@ -79,6 +79,16 @@ def test_a_file_that_is_no_entry_is_named(ledger, tmp_path, content):
         ledger.entries()
 
 
+def test_a_missing_entry_is_named_and_what_comes_behind_it_is_not_forgotten(ledger, tmp_path):
+    for key in "abcd":
+        ledger.append(draft(key), now=1)
+    (tmp_path / "rides/ledger/000002.json").unlink()
+    again = Ledger.open(Workspace.open(str(tmp_path)), "rides")
+    for _ in range(2):  # one that has told it once does not go on either
+        with pytest.raises(UserError, match=r"000002\.json is missing, and the ledger goes on to entry 4"):
+            again.append(draft("e"), now=2)
+
+
 @given(st.integers(min_value=0, max_value=4_102_444_800_000))
 def test_moments_survive_writing(moment):
     assert from_iso(to_iso(moment)) == moment

@@ -171,6 +171,27 @@ def test_a_failed_retraining_is_tried_again_after_a_wait_and_then_a_person_is_pa
     assert book.on(3, now=10**10) == []
 
 
+@pytest.mark.parametrize("policy", ["loss", "drift", "probe"])
+@pytest.mark.parametrize("refused", [False, True])
+def test_an_alarm_stands_when_an_outage_took_the_retraining_that_it_bought(book, finding, policy, refused):
+    """The monitor tells a finding once: an alarm that were taken for answered would never be followed again."""
+    book = book(policy=policy, attempts=2, every="1000d", cooldown="7d")
+    book.on(2, finding("drift" if policy == "drift" else "loss"))
+    if policy == "probe":
+        book.answer("probed", 2, buys=True, relative=0.02)
+        book.on(2)
+    book.answer("retrain_failed", 2, attempt=1, error="no disk", not_before="1970-01-01T00:00:00Z")
+    [second] = book.on(2)
+    assert second.evidence["attempt"] == 2
+    if refused:
+        book.answer("refused", 2, decision=second.evidence["decision"])
+    else:
+        book.answer("retrain_failed", 2, attempt=2, error="no disk", not_before="1970-01-01T00:00:00Z")
+        assert [entry.kind for entry in book.on(2)] == ["page"]
+    assert book.on(3) == []
+    assert [entry.kind for entry in book.on(9.5)] == ["probe" if policy == "probe" else "retrain"]
+
+
 @pytest.mark.parametrize("kind", ["shadow", "stage", "promote"])
 def test_nothing_is_bought_while_a_rollout_is_under_way(book, finding, kind):
     book = book(policy="drift")

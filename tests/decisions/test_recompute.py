@@ -43,7 +43,7 @@ def test_every_decision_comes_out_again(told):
 @pytest.mark.parametrize(
     "kind", ["alarm_noted", "fault", "probe", "retrain", "shadow", "stage", "promote", "rollback"]
 )
-@pytest.mark.parametrize(("part", "value"), [("reason", "because"), ("evidence", None), ("step", 1)])
+@pytest.mark.parametrize(("part", "value"), [("reason", "because"), ("evidence", None), ("step", 1), ("step", 0)])
 def test_an_entry_that_says_something_else_is_found(told, kind, part, value):
     entries = told.entries
     place = next(i for i, entry in enumerate(entries) if entry.kind == kind)
@@ -55,6 +55,12 @@ def test_an_entry_that_says_something_else_is_found(told, kind, part, value):
 def test_an_alarm_that_nobody_wrote_down_is_found(told):
     entries = [entry for entry in told.entries if "zone" not in entry.reason]
     assert any("zone" in said and "not written down" in said for said in differences(told, entries))
+
+
+def test_an_entry_in_anothers_place_is_found(told):
+    entries = told.entries
+    entries[3:5] = entries[4], entries[3]
+    assert "entry 5 (retrain) lies in the place of entry 4" in differences(told, entries)
 
 
 def test_a_journal_that_lost_its_beginning_is_told(told):

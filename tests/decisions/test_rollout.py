@@ -28,7 +28,8 @@ class Rollout:
     def __init__(self, book) -> None:
         self.book, self.figures, self.step, self.now, self.day = book, Figures(), 1, 0, 1.0
         self.target = SimpleNamespace(task="binary", std=7.0)
-        subject = SimpleNamespace(plan=SimpleNamespace(target=self.target))
+        self.reference = SimpleNamespace(labels=np.array([[60, 40]]))
+        subject = SimpleNamespace(plan=SimpleNamespace(target=self.target), reference=self.reference)
         self.monitor = SimpleNamespace(state=SimpleNamespace(figures=self.figures), subject=lambda version: subject)
         book.append(Draft("retrained", "", START, 1, "passed", {"trial": SECOND, "rollout": True}, "r", "2"))
 
@@ -247,6 +248,15 @@ def test_labels_that_prove_it_worse_break_off_before_it_answers_all(rollout):
     assert isinstance(rollout.verdict(), Waiting)
     rollout.labelled(400, 0.2)
     assert "its loss is proven worse than that of version 1 on the same 440 rows" in rollout.verdict().reasons[0]
+
+
+def test_labels_of_a_rare_class_break_off_nothing_before_some_can_have_come(rollout):
+    rollout.reference.labels = np.array([[980, 20]], np.uint32)
+    rollout.to("shadow")
+    rollout.labelled(400, 0.1)
+    assert not isinstance(rollout.verdict(), Breach)
+    rollout.labelled(200, 0.1)
+    assert isinstance(rollout.verdict(), Breach)
 
 
 def test_a_champion_proven_worse_under_watch_gives_way_to_the_one_before(rollout):

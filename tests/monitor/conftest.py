@@ -82,7 +82,9 @@ class World:
             ),
             category=tuple(
                 CategoryColumn(
-                    name, "string", tuple(rows[name].drop_nulls().value_counts().sort("count", name)[::-1][name])
+                    name,
+                    "string",
+                    tuple(rows[name].drop_nulls().alias("x").value_counts().sort("count", "x")[::-1]["x"]),
                 )
                 for name in categories
             ),

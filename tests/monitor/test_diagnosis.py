@@ -6,7 +6,7 @@ import pytest
 from app.monitor.clock import DAY, HOUR
 from app.monitor.findings import Finding
 from app.monitor.state import Monitor
-from app.spec import Spec
+from app.spec import Drift, Spec
 
 SPEC = Spec.model_validate(
     {"name": "trips", "task": {"target": "late"}, "data": {"source": "trips.parquet", "time": "event"}}
@@ -109,6 +109,17 @@ def test_a_fault_is_open_while_it_lasts_and_for_a_day_and_drift_speaks_again_the
     assert not [finding for finding in monitor.state.open if finding.kind == "drift"]
 
 
+def test_a_fault_stays_open_while_it_lasts_however_long_its_hours_wait_for_late_rows(world) -> None:
+    monitor = Monitor(SPEC.model_copy(update={"drift": Drift(lateness="2d")}), world.subject)
+    broken = world.rows((28 + CALM) * 24, 96, seed=3).with_columns(temp.sub(32) / 1.8)
+    seen = []
+    for step in world.steps(pl.concat([world.rows(28 * 24, CALM * 24), broken]), hours=6):
+        monitor.fold(step)
+        seen.append(bool(monitor.faults()))
+    assert seen == sorted(seen)
+    assert seen[-1]
+
+
 def test_traffic_sent_twice_is_a_fault(world, calm) -> None:
     after = world.rows((28 + CALM) * 24, 12, seed=3)
     [same_ids] = [one for one in _told(world, calm, pl.concat([after, after]).sort("event")) if one.kind == "fault"]
@@ -134,3 +145,15 @@ def test_a_clock_a_year_ahead_is_a_fault_and_closes_no_hour(world) -> None:
 def _halves_of_hours(rows: pl.DataFrame) -> list[pl.DataFrame]:
     part = rows["event"] // (HOUR // 2)
     return [rows.filter(part == one) for one in part.unique().sort()]
+
+
+def test_a_category_may_be_called_like_a_column_of_ours(world) -> None:
+    names = {"carrier": "count", "rate": "order"}
+    renamed = type(world).of(world.rows(0, 10 * 24, seed=0).rename(names), ["temp", "order"], ["count"])
+    after = world.rows(11 * 24, 6, seed=3).rename(names).with_columns(pl.col("count").str.to_lowercase())
+    monitor = Monitor(SPEC, renamed.subject)
+    found = [finding for step in renamed.steps(after) for finding in monitor.fold(step)]
+    [fault] = [finding for finding in found if finding.kind == "fault"]
+    assert (fault.what, fault.direction) == ("count", "known values respelled")
+    seen = list(fault.detail["values"].values())
+    assert seen == sorted(seen, reverse=True)

@@ -159,3 +159,36 @@ def test_a_score_that_is_not_finite_has_no_loss() -> None:
     known = losses(joined, lambda version: LATE)
     assert known["loss"].null_count() == 1
     assert isinstance(known, pl.DataFrame)
+
+
+@pytest.mark.parametrize("kinds", [(LATE, KIND), (KIND, LATE)])
+def test_a_task_that_changed_costs_the_losses_of_rows_that_still_waited_and_no_more(kinds) -> None:
+    """A third class, and a version for it that was put up by hand."""
+    scores, labels = {"late": 0.25, "kind": [0.25, 0.5, 0.25]}, {"late": True, "kind": "a"}
+    waiting, (before, after) = Outcomes(HOUR), (target.name for target in kinds)
+    waiting.join(_predictions(["a", "b"], score=scores[before]), NOTHING[1], 0)
+    newer = _predictions(["c", "d"], score=scores[after])
+    newer = newer.set_column(newer.column_names.index("version"), "version", pa.array(["2", "2"]))
+    told = [waiting.join(newer, _labels(["a", "c"], label=labels[after]), 0)]
+    told.append(waiting.join(NOTHING[0], _labels(["b", "d"], label=labels[after]), 0))
+    for joined in told:
+        known = losses(joined, dict(zip("12", kinds, strict=True)).__getitem__)
+        assert known["loss"].to_list() == [None, pytest.approx(-np.log(0.25))]
+
+
+@pytest.mark.parametrize(
+    ("target", "score", "label"),
+    [
+        (LATE, 0.25, True),
+        (TargetColumn("late", "binary", (0, 1)), 0.25, 1),
+        (TargetColumn("y", "regression"), 0.25, 1.5),
+    ],
+)
+def test_labels_of_another_versions_type_have_no_loss_here_and_do_not_stop_the_fold(target, score, label) -> None:
+    waiting = Outcomes(HOUR)
+    waiting.join(NOTHING[0], _labels(["a"], label=label), 0)
+    waiting.join(NOTHING[0], _labels(["b"], label="yes"), 0)
+    joined = waiting.join(_predictions(["a", "b"], score=score), NOTHING[1], 0)
+    one, other = losses(joined, lambda version: target)["loss"].to_list()
+    assert one > 1
+    assert other is None
