@@ -3,7 +3,8 @@
 import argparse
 import subprocess
 import sys
-from pathlib import Path
+
+from benchmarks.options import ROOT, parsed
 
 PARTS = (
     "serve",
@@ -19,22 +20,27 @@ PARTS = (
     "drift",
     "policy",
 )
-RESULTS = Path(__file__).parent / "results"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run each part in a process of its own, say where the results are, and return 1 when one failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which comparisons (all)")
-    parser.add_argument("--quick", action="store_true", help="short measurements: to see that all runs")
-    options = parser.parse_args(arguments)
-    failed = []
+    options = parsed(parser, "short measurements", arguments)
+    failed, folder = [], str(options.results.resolve())
     for part in options.parts or PARTS:
         print(f"\n== {part} ==", flush=True)
-        command = [sys.executable, "-m", f"benchmarks.{part}", *(["--quick"] if options.quick else [])]
-        if subprocess.run(command, cwd=RESULTS.parents[1], check=False).returncode:
+        command = [
+            sys.executable,
+            "-m",
+            f"benchmarks.{part}",
+            *(["--quick"] if options.quick else []),
+            "--results",
+            folder,
+        ]
+        if subprocess.run(command, cwd=ROOT, check=False).returncode:
             failed.append(part)
-    print("\nresults:", *sorted(str(path) for path in RESULTS.glob("*.md")), sep="\n  ")
+    print("\nresults:", *sorted(str(path) for path in options.results.glob("*.md")), sep="\n  ")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

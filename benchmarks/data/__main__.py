@@ -8,7 +8,6 @@ import statistics
 import subprocess
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
 from app import cluster
 from app.data.fit import fit
@@ -17,6 +16,7 @@ from benchmarks.data.memory import CACHE, WORKS
 from benchmarks.data.meter import cost
 from benchmarks.data.report import write
 from benchmarks.data.table import build
+from benchmarks.options import parsed
 
 MEMORY_ROWS = (4_000_000, 16_000_000)
 
@@ -24,11 +24,9 @@ MEMORY_ROWS = (4_000_000, 16_000_000)
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and write table, plot and raw figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few rows: to see that all runs")
     parser.add_argument("--rows", type=int, default=8_000_000, help="rows to time (8 million)")
     parser.add_argument("--rounds", type=int, default=3, help="alternating rounds (3)")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parents[1] / "results")
-    options = parser.parse_args(arguments)
+    options = parsed(parser, "few rows", arguments)
     rows, sizes = (200_000, (100_000, 200_000)) if options.quick else (options.rows, MEMORY_ROWS)
     table = build(CACHE, rows)
     cluster.connect()
@@ -68,7 +66,6 @@ def main(arguments: list[str] | None = None) -> None:
         "wall_seconds": walls,
         "peak_megabytes": {str(size): found for size, found in memory.items()},
     }
-    options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "data.json").write_text(json.dumps(figures, indent=1))
     write(figures, options.results)
 

@@ -25,21 +25,20 @@ from app.types import UserError
 from benchmarks.drift import cost, ours, peers
 from benchmarks.drift.cases import Case, Store, changing, quiet
 from benchmarks.drift.report import Findings, write
+from benchmarks.options import parsed
 from benchmarks.serve.environments import ROOT, python_of, versions
 
-RESULTS = Path(__file__).parents[1] / "results"
 PEERS = (*peers.ENVIRONMENTS, "classic")
 
 
 def main() -> int:
     """Draw, watch, measure, and write drift.{json,md,png}; return 3 when there was no time for all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two months for a year, two seeds: to see that all runs")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end after this time; run again to go on")
     parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated (all)")
     parser.add_argument("--seeds", type=int, default=10, help="streams for every change (10)")
     parser.add_argument("--jobs", type=int, default=1, help="streams drawn and watched at once (1)")
-    options = parser.parse_args()
+    options = parsed(parser, quick="two months for a year, two seeds")
     until = time.time() + options.seconds
     store = Store(ROOT / "build" / "drift" / ("quick" if options.quick else "full"))
     still, moving = (
@@ -65,8 +64,8 @@ def main() -> int:
     asked = [name for name in options.peers.split(",") if name in peers.ENVIRONMENTS and name not in missing]
     costs = cost.measure(store, still[0], 1 if options.quick else 5, asked)
     machine = _machine() | {name: _version(name) for name in asked}
-    write(Findings(machine, cases, alarms, watched, costs, missing), RESULTS)
-    print((RESULTS / "drift.md").read_text())
+    write(Findings(machine, cases, alarms, watched, costs, missing), options.results)
+    print((options.results / "drift.md").read_text())
     return 0
 
 

@@ -10,14 +10,13 @@ The second table is the price: how often each sees a model that really is better
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from app.training.bootstrap import blocks_of_days, intervals
+from benchmarks.options import parsed
 
-RESULT = Path(__file__).parents[1] / "results" / "gate.md"
 DAYS = (7, 14, 28, 90, 300)
 DEPENDENCE = (0.0, 0.3, 0.5, 0.7)
 CONFIDENCE = 0.95
@@ -31,8 +30,8 @@ Judge = Callable[[Days, Days, int], bool]
 def main() -> None:
     """Simulate, print and keep the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few trials: to see that all runs")
-    trials = 50 if parser.parse_args().quick else 2000
+    options = parsed(parser, quick="few trials")
+    trials = 50 if options.quick else 2000
     text = "\n\n".join(
         [
             "# How often does the gate promote a model that is no better?",
@@ -44,8 +43,7 @@ def main() -> None:
             _table(trials, BETTER),
         ]
     )
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(text + "\n")
+    (options.results / "gate.md").write_text(text + "\n")
     print(text)
 
 

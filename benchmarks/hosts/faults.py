@@ -23,9 +23,9 @@ from matplotlib.figure import Figure
 
 from benchmarks.hosts.asking import Answered, Asking
 from benchmarks.hosts.machines import Network
-from benchmarks.hosts.ray_hosts import ROOT
 from benchmarks.hosts.servers import KEY, S3, SECRET, mlflow, running
 from benchmarks.hosts.site import Site, started_site
+from benchmarks.options import parsed
 from benchmarks.serve.machine import describe
 
 _PATIENCE = 120.0
@@ -239,9 +239,7 @@ def draw(windows: list[Window], answered: list[Answered]) -> Figure:
 def main() -> int:
     """Measure, and write benchmarks/results/faults.{md,json,png}."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
-    parser.add_argument("--quick", action="store_true", help="short faults: to see that all runs")
-    options = parser.parse_args()
+    options = parsed(parser, quick="short faults")
     with tempfile.TemporaryDirectory(prefix="evertrue-bench-") as scratch:
         course = measure(Path(scratch), QUICK if options.quick else Lengths())
     answered = course.asking.answered

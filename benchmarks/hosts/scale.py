@@ -22,8 +22,9 @@ from matplotlib.figure import Figure
 
 from benchmarks.hosts.cloud import SETTINGS, Cloud, autoscaling
 from benchmarks.hosts.machines import Network
-from benchmarks.hosts.ray_hosts import DASHBOARD, ROOT
+from benchmarks.hosts.ray_hosts import DASHBOARD
 from benchmarks.hosts.site import Site, prepared_site, rides
+from benchmarks.options import parsed
 from benchmarks.serve.machine import describe
 from benchmarks.serve.swap import Asked, ask
 
@@ -180,9 +181,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=200, help="rows of a request: enough to keep them waiting (200)")
     parser.add_argument("--most", type=int, default=3, help="most replicas, and workers (3)")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long there are so many (60)")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
-    parser.add_argument("--quick", action="store_true", help="a short load: to see that all runs")
-    options = parser.parse_args()
+    options = parsed(parser, quick="a short load")
     seconds = 20.0 if options.quick else options.seconds
     with tempfile.TemporaryDirectory(prefix="evertrue-bench-") as scratch:
         moments = measure(Path(scratch), 2, options.many, options.rows, options.most, seconds)

@@ -16,9 +16,9 @@ from app.backtest.run import backtest
 from app.cluster import connect
 from app.declaration import read
 from app.workspace import Workspace
+from benchmarks.options import parsed
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results"
 ARRIVALS = 1_362_096_000_000  # 2013-03-01
 LABELLED = 4 * 3_600_000  # ms; most flights have landed four hours after their schedule
 QUICK = ["never", "calendar, 12 weeks"]
@@ -27,13 +27,12 @@ QUICK = ["never", "calendar, 12 weeks"]
 def main() -> None:
     """Follow the policies, print and keep the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two policies: to see that all runs")
-    quick = parser.parse_args().quick
+    options = parsed(parser, quick="two policies")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     declaration = read(ROOT / "examples" / "flights" / "flights.yaml", ["data.source=data/flights.parquet"])
     connect()
     workspace = Workspace.open(str(ROOT / "build" / "policy"))
-    found, courses = backtest(declaration, workspace, ARRIVALS, LABELLED, QUICK if quick else None)
+    found, courses = backtest(declaration, workspace, ARRIVALS, LABELLED, QUICK if options.quick else None)
     text = "\n\n".join(
         [
             "# Which policy of retraining pays on the flights of 2013?",
@@ -48,10 +47,9 @@ def main() -> None:
         ]
     )
     print(text)
-    if not quick:
-        (RESULTS / "policy.md").write_text(text + "\n")
-        (RESULTS / "policy.png").write_bytes(plot(found))
-        (RESULTS / "policy.json").write_text(json.dumps(to_json(found, courses), indent=1) + "\n")
+    (options.results / "policy.md").write_text(text + "\n")
+    (options.results / "policy.png").write_bytes(plot(found))
+    (options.results / "policy.json").write_text(json.dumps(to_json(found, courses), indent=1) + "\n")
 
 
 def _beside_calendars(lines: list[Line]) -> str:

@@ -5,7 +5,6 @@ import importlib.metadata
 import os
 import platform
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -14,23 +13,22 @@ from app.cluster import connect
 from app.training.resources import cpu_count
 from app.training.search.days import with_drawn_days
 from app.types import UserError
+from benchmarks.options import parsed
 from benchmarks.search import report
 from benchmarks.search.contenders import CONTENDERS, Contender, trained
 from benchmarks.train.quality import over_months
 from benchmarks.train.rows import Rows, flights
 
-_RESULTS = Path(__file__).parents[1] / "results"
 _PACKAGES = ("ray", "optuna", "torch", "lightgbm")
 
 
 def main() -> None:
     """Measure, write the results, and say where they are."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one round of 20 s, no AutoGluon: to see that all runs")
     parser.add_argument("--rounds", type=int, default=3, help="rounds, each with another seed (3)")
     parser.add_argument("--seconds", type=int, default=120, help="what each contender gets in a round (120)")
     parser.add_argument("--without", choices=CONTENDERS, action="append", default=[], help="leave one out")
-    options = parser.parse_args()
+    options = parsed(parser, quick="one round of 20 s, no AutoGluon")
     rounds, seconds = (1, 20) if options.quick else (options.rounds, options.seconds)
     without = {*options.without, *(["AutoGluon"] if options.quick else [])}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -49,8 +47,8 @@ def main() -> None:
             print({name: found if isinstance(found, str) else found["log_loss"] for name, found in line.items()})
     finally:
         ray.shutdown()
-    report.write({"machine": _machine(), "seconds": seconds, "declared": declared, "rounds": lines}, _RESULTS)
-    print((_RESULTS / "search.md").read_text())
+    report.write({"machine": _machine(), "seconds": seconds, "declared": declared, "rounds": lines}, options.results)
+    print((options.results / "search.md").read_text())
 
 
 def _run(contender: Contender, left_out: bool, rows: Rows, seconds: int, seed: int) -> dict[str, Any] | str:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from app.types import UserError
+from benchmarks.options import parsed
 from benchmarks.serve import bulk, load, machine, report, untrained
-from benchmarks.serve.environments import ROOT
 from benchmarks.serve.peers import PEERS, Peer
 from benchmarks.serve.process import serving
 from benchmarks.serve.sample import draw, json_rows
@@ -37,13 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serve", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two seconds a measurement: to see that all runs")
     parser.add_argument("--seconds", type=float, help="length of one measurement (6; 2 with --quick)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds over all servers (3)")
     parser.add_argument("--peers", type=_peers, default=list(PEERS.values()), help=f"of {','.join(PEERS)} (all)")
     parser.add_argument("--bundle", help="a bundle's URI; left out: an untrained network over 27 features")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
-    options = parser.parse_args(arguments)
+    options = parsed(parser, "two seconds a measurement", arguments)
     options.seconds = options.seconds or (2.0 if options.quick else 6.0)
     return options
 

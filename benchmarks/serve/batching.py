@@ -23,6 +23,7 @@ from app.model.bundle import open_bundle
 from app.model.runtime import Runtime
 from app.serving.batching import Batcher
 from app.types import UNSEEN_ID, Features
+from benchmarks.options import parsed
 from benchmarks.serve import untrained
 
 CALLERS = (1, 16, 64)
@@ -30,7 +31,6 @@ REQUESTS = 20_000
 ROUNDS = 5
 MOST_ROWS = 1024
 PORT = 8791
-RESULTS = Path(__file__).parents[1] / "results"
 
 Score = Callable[[Features], Awaitable[object]]
 
@@ -96,8 +96,8 @@ class Replica:
 def main() -> None:
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serve.batching")
-    parser.add_argument("--quick", action="store_true", help="few requests: to see that it runs")
-    requests = 1000 if parser.parse_args().quick else REQUESTS
+    options = parsed(parser, quick="few requests")
+    requests = 1000 if options.quick else REQUESTS
     cluster.connect()
     from ray import serve
     from ray.serve.config import HTTPOptions
@@ -123,8 +123,8 @@ def main() -> None:
         mine, theirs = (statistics.median(times) for times in ways.values())
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
         lines.append(f"| {callers} | {mine:.1f} | {theirs:.1f} | {spread} |")
-    (RESULTS / "batching.md").write_text("\n".join(lines) + "\n")
-    (RESULTS / "batching.json").write_text(json.dumps(found, indent=1))
+    (options.results / "batching.md").write_text("\n".join(lines) + "\n")
+    (options.results / "batching.json").write_text(json.dumps(found, indent=1))
     print("\n".join(lines))
 
 

@@ -31,8 +31,8 @@ from app.serving.loaded import Loaded, Standing
 from app.serving.profiles import Profiles
 from app.serving.recorder import Recorder
 from app.telemetry import ServingMetrics
+from benchmarks.options import parsed
 from benchmarks.serve import untrained
-from benchmarks.serve.environments import ROOT
 from benchmarks.serve.load import run
 from benchmarks.serve.machine import describe
 from benchmarks.serve.peers import OURS
@@ -178,9 +178,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a window (3)")
     parser.add_argument("--rounds", type=int, default=7, help="windows each way (7)")
     parser.add_argument("--bundle", help="a bundle's URI; left out: an untrained network over 27 features")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
-    parser.add_argument("--quick", action="store_true", help="one short window each way: to see that all runs")
-    options = parser.parse_args()
+    options = parsed(parser, quick="one short window each way")
     if options.quick:
         options.seconds, options.rounds = 1.0, 1
     with tempfile.TemporaryDirectory(prefix="evertrue-bench-") as scratch:

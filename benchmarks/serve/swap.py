@@ -20,8 +20,8 @@ import numpy as np
 from app.lineup import FILE, Answering, read_lineup, write_lineup
 from app.types import UserError
 from app.workspace import ENVIRONMENT, Workspace
+from benchmarks.options import parsed
 from benchmarks.serve import untrained
-from benchmarks.serve.environments import ROOT
 from benchmarks.serve.machine import describe
 from benchmarks.serve.peers import OURS
 from benchmarks.serve.process import serving
@@ -144,9 +144,7 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=8, help="connections (8)")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of a window (5)")
     parser.add_argument("--rounds", type=int, default=5, help="windows each way (5)")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
-    parser.add_argument("--quick", action="store_true", help="one short window each way: to see that all runs")
-    options = parser.parse_args()
+    options = parsed(parser, quick="one short window each way")
     if options.quick:
         options.seconds, options.rounds = 1.0, 1
     try:

@@ -4,27 +4,25 @@ import argparse
 import importlib.metadata
 import os
 import platform
-from pathlib import Path
 
 import torch
 
 from app.cluster import connect
 from app.training.resources import cpu_count
+from benchmarks.options import parsed
 from benchmarks.train import quality, report, speed
 from benchmarks.train.rows import flights
 
-_RESULTS = Path(__file__).parents[1] / "results"
 _PACKAGES = ("torch", "ray", "lightgbm", "scikit-learn")
 
 
 def main() -> None:
     """Measure, write the results, and say where they are."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short round, no AutoGluon: to see that all runs")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of the loops (5)")
     parser.add_argument("--repeat", type=int, default=30, help="on a GPU: how often the rows are repeated (30)")
     parser.add_argument("--autogluon-seconds", type=int, default=45, help="AutoGluon's time; 0 leaves it out (45)")
-    options = parser.parse_args()
+    options = parsed(parser, quick="one short round, no AutoGluon")
     rounds, epochs = (1, 2) if options.quick else (options.rounds, 5)
     connect(cpu_count())
     import ray  # after its environment is set
@@ -39,8 +37,8 @@ def main() -> None:
     finally:
         ray.shutdown()
     results = {"machine": _machine(), "cpu": cpu, "gpu": gpu, "quality": learners}
-    report.write(results, _RESULTS)
-    print((_RESULTS / "train.md").read_text())
+    report.write(results, options.results)
+    print((options.results / "train.md").read_text())
 
 
 def _machine() -> dict[str, str]:
