@@ -220,6 +220,18 @@ def test_a_service_whose_task_became_another_goes_on(writer, journal, prediction
     assert same(step, next(journal.steps()))
 
 
+def test_a_category_of_long_numbers_that_became_a_quantity_stops_neither_commits_nor_readers(
+    writer, journal, predictions
+):
+    for values in (pa.array([2**60 + 1, 7], pa.int64()), pa.array([1.5, 2.5], pa.float32())):
+        features = pa.StructArray.from_arrays([values], names=["account"])
+        writer.write("predictions", predictions(0, 2).set_column(8, "features", features))
+    step = journal.commit()
+    assert [row["account"] for row in step.predictions["features"].to_pylist()] == [2.0**60, 7.0, 1.5, 2.5]
+    assert same(step, next(journal.steps()))
+    assert journal.predictions().equals(step.predictions)
+
+
 def test_files_that_would_be_too_large_are_not_merged(writer, journal, predictions, folder, monkeypatch):
     monkeypatch.setattr(manifests, "FANOUT", 2)
     monkeypatch.setattr(steps, "MOST_MERGED_ROWS", 20)
