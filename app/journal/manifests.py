@@ -7,7 +7,7 @@ bounds are multiples of powers of `FANOUT`, so that two blocks never overlap: on
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -176,8 +176,8 @@ def counting(names: Iterable[str]) -> list[str]:
     return kept
 
 
-def due(manifests: list[Manifest], most_rows: int) -> list[Manifest] | None:
-    """Return the first block of steps to be merged: complete, of one schema a stream, and of at most `most_rows`.
+def due(manifests: list[Manifest], most_rows: int) -> Iterator[list[Manifest]]:
+    """Yield the blocks of steps to be merged, small ones first: complete, of one schema a stream, of at most `most_rows`.
 
     Whoever looks at the same steps finds the same blocks.
     """
@@ -190,9 +190,8 @@ def due(manifests: list[Manifest], most_rows: int) -> list[Manifest] | None:
         for members in blocks.values():
             complete = sum(member.last - member.first + 1 for member in members) == size
             if complete and len(members) > 1 and _alike(members) and sum(m.rows for m in members) <= most_rows:
-                return members
+                yield members
         size *= FANOUT
-    return None
 
 
 def _alike(manifests: list[Manifest]) -> bool:

@@ -268,29 +268,43 @@ class Journal:
     def _merge_one(self, manifests: list[Manifest]) -> bool:
         """Put one block of steps that is due into one file a stream; say whether there was one.
 
-        Their segments have to be gone before: a merged manifest does not name them any more.
+        Raises JournalError where files are damaged or lost, once there is no other block.
         """
-        members = due(manifests, MOST_MERGED_ROWS)
-        if members is None:
-            return False
+        damage: JournalError | None = None
+        passed_over: set[str] = set()
+        for members in due(manifests, MOST_MERGED_ROWS):
+            if not passed_over.isdisjoint(member.name for member in members):
+                continue
+            try:
+                tables = {stream: self._merged(members, stream) for stream in STREAMS}
+            except JournalError as error:
+                counting = self._manifests.visible()
+                if isinstance(error, VanishedError) and not all(member in counting for member in members):
+                    return True  # another committer merges it
+                damage = JournalError(str(error))
+                passed_over.update(member.name for member in members)
+            else:
+                self._put_together(members, tables)
+                return True
+        if damage is not None:
+            raise damage
+        return False
+
+    def _put_together(self, members: list[Manifest], tables: dict[Stream, pa.Table]) -> None:
+        """Commit steps as one block. Their segments go before: its manifest does not name them any more."""
         with failing(f"{self.folder} cannot be listed"):
             present = {segment.source for segment in list_segments(self.folder)}
         for member in members:
             if not present.isdisjoint(member.sources):
                 self._manifests.drop_sources(member.sources)
-        try:
-            tables = {stream: self._merged(members, stream) for stream in STREAMS}
-        except VanishedError:
-            return True  # another committer merges it
         first, last = members[0].first, members[-1].last
         hour = max(member.hour for member in members)
         corrupt = {number: count for member in members for number, count in member.corrupt.items()}
         merged = Manifest(first, last, hour, self._write(tables, hour, first, last), corrupt=corrupt)
-        if not self._manifests.create(merged):
+        if self._manifests.create(merged):
+            self._manifests.drop_superseded()
+        else:
             self._manifests.drop_files(merged)
-            return True
-        self._manifests.drop_superseded()
-        return True
 
     def _merged(self, members: Sequence[Manifest], stream: Stream) -> pa.Table:
         tables = []

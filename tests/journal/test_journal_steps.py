@@ -255,6 +255,32 @@ def test_a_damaged_old_step_does_not_keep_new_ones_out(writer, journal, predicti
         list(journal.steps())
 
 
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_damaged_or_lost_old_step_does_not_keep_others_from_being_merged(
+    lost, writer, journal, predictions, folder, caplog
+):
+    def commit(step):
+        writer.write("predictions", predictions(step * 10, step * 10 + 10))
+        journal.commit()
+
+    commit(1)
+    spoiled = next(Path(folder).rglob("step-000001-*.parquet"))
+    spoiled.unlink() if lost else spoiled.write_bytes(b"damaged")
+    for step in range(2, 9):
+        commit(step)
+    with pytest.raises(JournalError, match=r"step-000001-.* cannot be read"):
+        journal.compact()
+    assert [name for name in files(folder) if name.endswith(".json")] == [
+        "000001.json",
+        "000002.json",
+        "000003-000004.json",
+        "000005-000008.json",
+    ]
+    assert "steps cannot be merged" in caplog.text
+    assert [step.number for step in journal.steps(after=2)] == list(range(3, 9))
+
+
 def test_a_step_that_was_lost_is_said_to_be(writer, journal, predictions, folder):
     writer.write("predictions", predictions(0, 10))
     journal.commit()
