@@ -255,13 +255,17 @@ class Journal:
         return {stream: concat(stream, tables).combine_chunks() for stream, tables in found.items()}, corrupt
 
     def _write(self, tables: dict[Stream, pa.Table], hour: str, first: int, last: int) -> dict[Stream, StepFile]:
-        files = {}
+        files: dict[Stream, StepFile] = {}
         path = step_path(hour, first, last, uuid.uuid4().hex[:8])
         for stream, table in tables.items():
             if table.num_rows:
                 uri = join(self.folder, stream, path)
-                with failing(f"{uri} cannot be written"):
-                    write_bytes(uri, encode(table))
+                try:
+                    with failing(f"{uri} cannot be written"):
+                        write_bytes(uri, encode(table))
+                except JournalError:  # no manifest will name the others, and the next attempt writes new ones
+                    self._manifests.drop_files(Manifest(first, last, hour, files))
+                    raise
                 files[stream] = StepFile.of(path, table)
         return files
 

@@ -13,7 +13,7 @@ from app.journal import manifests, steps
 from app.journal.rows import FIXED, PROFILES, JournalError, Step, prediction_schema
 from app.journal.steps import Journal
 from app.journal.writer import SegmentWriter
-from app.workspace import Workspace
+from app.workspace import Workspace, write_bytes
 
 
 def profiles(rows=3):
@@ -322,3 +322,24 @@ def test_what_was_left_by_the_killed_is_deleted_when_it_is_old(folder, writer, j
     assert draft.exists()
     journal.expire(int((dt.datetime.now(dt.UTC) + dt.timedelta(hours=2)).timestamp() * 1000))
     assert len(files(folder)) == kept
+
+
+def test_a_commit_that_finds_no_room_for_a_stream_leaves_none_of_the_others(
+    writer, journal, predictions, labels, folder, monkeypatch
+):
+    writer.write("predictions", predictions(0, 10))
+    writer.write("labels", labels([1]))
+    before = files(folder)
+
+    def full(uri, data):
+        if "/labels/" in uri:
+            raise OSError(28, "No space left on device")
+        write_bytes(uri, data)
+
+    monkeypatch.setattr(steps, "write_bytes", full)
+    for _ in range(2):
+        with pytest.raises(JournalError, match=r"labels/.* cannot be written: No space left on device"):
+            journal.commit()
+    assert files(folder) == before
+    monkeypatch.undo()
+    assert journal.commit().number == 1
