@@ -15,11 +15,13 @@ def delete_before(folder: str, manifests: Manifests, before: dt.datetime) -> Non
     Manifests go before their files, so that a reader never meets a step in halves.
     """
     hour = hour_of(before)
-    found = manifests.visible()
-    kept = {manifest.hour for manifest in found[-1:]}
-    for manifest in found[:-1]:
-        if manifest.hour < hour:
-            manifests.drop(manifest)
+    found = manifests.blocks()
+    kept: set[str] = set()
+    for number, block in enumerate(found, start=1):
+        if block.hour < hour and number < len(found):
+            manifests.drop(block)
+        else:
+            kept.update(piece.hour for piece in block.pieces)
     with failing(f"{folder} cannot be cleared"):
         for stream in STREAMS:
             for past in list_hours(folder, stream):

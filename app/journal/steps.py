@@ -14,6 +14,7 @@ import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -25,7 +26,7 @@ import pyarrow.compute as pc
 from app.journal import labels
 from app.journal.expiry import delete_before
 from app.journal.layout import Segment, list_segments, segment_uri, set_aside, step_path
-from app.journal.manifests import Manifest, Manifests, StepFile, due
+from app.journal.manifests import Manifest, Manifests, StepFile, due, fit_together
 from app.journal.parquet import VanishedError, decode, encode, failing, load
 from app.journal.rows import FIXED, STREAMS, JournalError, Step, Stream
 from app.journal.tables import concat
@@ -69,7 +70,7 @@ class Journal:
             self._manifests.drop_sources([segment.source for segment in left])
             try:
                 self._merge_one(manifests)
-            except JournalError:  # a damaged old step must not keep new ones out
+            except JournalError:  # new steps are not to wait for old ones
                 _log.exception("steps cannot be merged")
             chosen = _bounded(new)
             if not chosen:
@@ -96,7 +97,7 @@ class Journal:
 
     def compact(self) -> None:
         """Merge all that is due: what commits do one block at a time. Raises JournalError as they do."""
-        while self._merge_one(self._manifests.visible()):
+        while self._merge_one(self._manifests.blocks()):
             pass
 
     def expire(self, before: int) -> None:
@@ -186,7 +187,7 @@ class Journal:
         """
         with failing(f"{self.folder} cannot be listed"):
             segments = list_segments(self.folder)
-        manifests = self._manifests.visible()
+        manifests = self._manifests.blocks()
         taken = {source for manifest in manifests for source in manifest.sources}
         new = [segment for segment in segments if segment.source not in taken]
         left = [segment for segment in segments if segment.source in taken]
@@ -269,46 +270,46 @@ class Journal:
                 files[stream] = StepFile.of(path, table)
         return files
 
-    def _merge_one(self, manifests: list[Manifest]) -> bool:
-        """Put one block of steps that is due into one file a stream; say whether there was one.
+    def _merge_one(self, blocks: list[Manifest]) -> bool:
+        """Make one block of steps that is due; say whether there was one.
 
-        Raises JournalError where files are damaged or lost, once there is no other block.
+        Its rows go into one file a stream where they fit. Segments are gone before: its manifest does not name them.
         """
-        damage: JournalError | None = None
-        passed_over: set[str] = set()
-        for members in due(manifests, MOST_MERGED_ROWS):
-            if not passed_over.isdisjoint(member.name for member in members):
-                continue
-            try:
-                tables = {stream: self._merged(members, stream) for stream in STREAMS}
-            except JournalError as error:
-                counting = self._manifests.visible()
-                if isinstance(error, VanishedError) and not all(member in counting for member in members):
-                    return True  # another committer merges it
-                damage = JournalError(str(error))
-                passed_over.update(member.name for member in members)
-            else:
-                self._put_together(members, tables)
-                return True
-        if damage is not None:
-            raise damage
-        return False
-
-    def _put_together(self, members: list[Manifest], tables: dict[Stream, pa.Table]) -> None:
-        """Commit steps as one block. Their segments go before: its manifest does not name them any more."""
+        members = next(due(blocks), None)
+        if members is None:
+            return False
         with failing(f"{self.folder} cannot be listed"):
             present = {segment.source for segment in list_segments(self.folder)}
         for member in members:
             if not present.isdisjoint(member.sources):
                 self._manifests.drop_sources(member.sources)
+        try:
+            block = self._block(members)
+        except VanishedError:
+            return True  # another committer merges it
+        if self._manifests.create(block):
+            self._manifests.drop_superseded()
+        else:
+            self._manifests.drop_files(block)
+        return True
+
+    def _block(self, members: list[Manifest]) -> Manifest:
+        """Return the manifest of steps that are put together. Raises VanishedError when they are already."""
         first, last = members[0].first, members[-1].last
         hour = max(member.hour for member in members)
         corrupt = {number: count for member in members for number, count in member.corrupt.items()}
-        merged = Manifest(first, last, hour, self._write(tables, hour, first, last), corrupt=corrupt)
-        if self._manifests.create(merged):
-            self._manifests.drop_superseded()
-        else:
-            self._manifests.drop_files(merged)
+        if fit_together(members, MOST_MERGED_ROWS):
+            try:
+                tables = {stream: self._merged(members, stream) for stream in STREAMS}
+            except JournalError as error:
+                counting = self._manifests.blocks()
+                if isinstance(error, VanishedError) and not all(member in counting for member in members):
+                    raise
+                _log.exception("steps %d to %d cannot be put into one file", first, last)
+            else:
+                return Manifest(first, last, hour, self._write(tables, hour, first, last), corrupt=corrupt)
+        parts = [replace(piece, sources=[]) for member in members for piece in member.pieces]
+        return Manifest(first, last, hour, {}, corrupt=corrupt, parts=parts)
 
     def _merged(self, members: Sequence[Manifest], stream: Stream) -> pa.Table:
         tables = []
