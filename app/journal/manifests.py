@@ -57,8 +57,10 @@ class StepFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Steps `first` to `last`, last arrived in `hour`; `sources` are the segments they were, until these are gone.
+    """Steps `first` to `last`, last arrived in `hour`; `sources` are the segments they were.
 
+    Blocks of blocks name no sources: a replica that did not hear that a segment was written writes it again, but not
+    for so long.
     `parts` are manifests whose files were not put together; a manifest with such has no files of its own.
     """
 

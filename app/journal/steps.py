@@ -273,7 +273,8 @@ class Journal:
     def _merge_one(self, blocks: list[Manifest]) -> bool:
         """Make one block of steps that is due; say whether there was one.
 
-        Its rows go into one file a stream where they fit. Segments are gone before: its manifest does not name them.
+        Its rows go into one file a stream where they fit. Segments are gone before: what a block is made of is named
+        no more once it is part of a larger one.
         """
         members = next(due(blocks), None)
         if members is None:
@@ -298,6 +299,8 @@ class Journal:
         first, last = members[0].first, members[-1].last
         hour = max(member.hour for member in members)
         corrupt = {number: count for member in members for number, count in member.corrupt.items()}
+        single = all(member.first == member.last for member in members)
+        sources = [source for member in members for source in member.sources] if single else []
         if fit_together(members, MOST_MERGED_ROWS):
             try:
                 tables = {stream: self._merged(members, stream) for stream in STREAMS}
@@ -307,9 +310,9 @@ class Journal:
                     raise
                 _log.exception("steps %d to %d cannot be put into one file", first, last)
             else:
-                return Manifest(first, last, hour, self._write(tables, hour, first, last), corrupt=corrupt)
+                return Manifest(first, last, hour, self._write(tables, hour, first, last), sources, corrupt)
         parts = [replace(piece, sources=[]) for member in members for piece in member.pieces]
-        return Manifest(first, last, hour, {}, corrupt=corrupt, parts=parts)
+        return Manifest(first, last, hour, {}, sources, corrupt, parts)
 
     def _merged(self, members: Sequence[Manifest], stream: Stream) -> pa.Table:
         tables = []

@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.journal import manifests, steps
+from app.journal import writer as writers
 from app.journal.rows import PROFILES, JournalError, Step
 from app.journal.steps import Journal
 from app.journal.writer import SegmentWriter
+from app.workspace import write_bytes
 
 
 def profiles(rows=3):
@@ -276,3 +278,29 @@ def test_any_order_of_writes_commits_merges_and_kills_keeps_every_row_once_and_e
         again = {step.number: step for step in Journal(folder).steps()}
         assert list(again) == list(range(1, len(again) + 1))
         assert all(same(step, again[number]) for number, step in seen.items())
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("most_rows", [0, 500_000])
+def test_a_segment_written_again_after_its_step_was_merged_is_not_there_twice(
+    most_rows, folder, writer, journal, predictions, monkeypatch
+):
+    monkeypatch.setattr(steps, "MOST_MERGED_ROWS", most_rows)
+    rows = predictions(0, 10)
+
+    def lost_answer(uri, data, patience):
+        write_bytes(uri, data, patience)
+        raise OSError(110, "Connection timed out")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(writers, "write_bytes", lost_answer)
+        with pytest.raises(JournalError, match="timed out"):
+            writer.write("predictions", rows)
+    journal.commit()
+    SegmentWriter(folder, "b").write("predictions", predictions(10, 20))
+    journal.commit()
+    journal.compact()
+    writer.write("predictions", rows)
+    assert journal.predictions().equals(predictions(0, 20))
+    assert Journal(folder).commit() is None
+    assert not any(name.startswith("seg-") for name in files(folder))
