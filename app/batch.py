@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,9 +21,11 @@ from app.serving.arrow_codec import predictions
 from app.spec import Data
 from app.telemetry import JobMetrics
 from app.types import UserError
-from app.workspace import exists, join, read_bytes, write_bytes
+from app.workspace import delete, exists, join, read_bytes, resolve, write_bytes
+from app.workspace import list_files as list_folder
 
 _MANIFEST = "manifest.json"
+_FILE = re.compile(r"(part|rejected)-\d{5,}\.parquet")
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,13 @@ def predict_table(bundle_uri: str, model: str, source: str, base: Path, out: str
     scores; `out/rejected-*.parquet` the rows that broke the contract, with the reason. The manifest comes last: a
     second call with the same bundle and source finds it and does nothing. Raises UserError for tables that cannot
     be read or lack a feature, and when `out` holds other predictions, such as those of a table that has changed since.
+    What a call that was killed left in `out` is replaced; no file of the table may be there.
     """
     import ray.data
 
     files = list_files(Data(source=source), base)
+    if resolve(out)[1] in {resolve(file.uri)[1].rpartition("/")[0] for file in files}:
+        raise UserError(f"{out} holds the table itself; name another folder for its predictions")
     asked = {
         "model": model,
         "bundle": bundle_uri,
@@ -52,7 +58,7 @@ def predict_table(bundle_uri: str, model: str, source: str, base: Path, out: str
     }
     manifest = join(out, _MANIFEST)
     if exists(manifest):
-        found = json.loads(read_bytes(manifest))
+        found = _read_manifest(manifest)
         if {name: found.get(name) for name in asked} != asked:
             raise UserError(
                 f"{out} holds predictions of {found['model']} for {found['source']} as it was then; name another folder"
@@ -69,10 +75,12 @@ def predict_table(bundle_uri: str, model: str, source: str, base: Path, out: str
         num_cpus=1,
         num_gpus=1 if use_gpu else 0,
     )
-    rows, rejected = 0, Counter[str]()
+    rows, rejected, written = 0, Counter[str](), set[str]()
     for result in counted.iter_rows():
         rows += result["rows"]
         rejected.update(json.loads(result["rejected"]))
+        written.update(json.loads(result["files"]))
+    _delete_others(out, written)
     write_bytes(manifest, json.dumps(asked | {"rows": rows, "rejected": rejected}).encode())
     JobMetrics(model.partition("/")[0]).scored(rows, rejected.total())
     return Predicted(rows, dict(rejected))
@@ -108,11 +116,29 @@ class _Scorer:
             scored.append(pa.table({name: checked.kept[name], **answers}))
             rejected.append(checked.rejected)
             reasons.update(checked.counts)
-        number = f"{item['number']:05d}"
-        _write(join(self._out, f"part-{number}.parquet"), pa.concat_tables(scored))
-        if reasons:
-            _write(join(self._out, f"rejected-{number}.parquet"), pa.concat_tables(rejected))
-        return {"rows": sum(table.num_rows for table in scored), "rejected": json.dumps(reasons)}
+        tables = {"part": scored, "rejected": rejected if reasons else []}
+        files = {f"{name}-{item['number']:05d}.parquet": found for name, found in tables.items() if found}
+        for name, found in files.items():
+            _write(join(self._out, name), pa.concat_tables(found))
+        rows = sum(table.num_rows for table in scored)
+        return {"rows": rows, "rejected": json.dumps(reasons), "files": json.dumps(list(files))}
+
+
+def _read_manifest(uri: str) -> dict[str, Any]:
+    try:
+        found = json.loads(read_bytes(uri))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not {"model", "source", "rows", "rejected"} <= found.keys():
+        raise UserError(f"{uri} is no manifest of predictions; name another folder")
+    return found
+
+
+def _delete_others(out: str, written: set[str]) -> None:
+    """Delete what a call that was killed left there: of another version, or of the table as it was."""
+    for file in list_folder(out):
+        if _FILE.fullmatch(file.name) and file.name not in written:
+            delete(join(out, file.name))
 
 
 def _write(uri: str, table: pa.Table) -> None:
