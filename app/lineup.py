@@ -51,7 +51,7 @@ def read_lineup(uri: str) -> Lineup | None:
         return msgspec.json.decode(read_bytes(uri), type=Lineup)
     except FileNotFoundError:
         return None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{uri} is no line-up: {error}") from error
 
 
