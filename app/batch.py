@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from app.data.contract import Contract
+from app.data.features import FeaturePlan
 from app.data.files import list_files
 from app.data.sources import Fragment, fragments_of, read, read_schema
 from app.data.unlabelled import declared_features
@@ -65,7 +66,8 @@ def predict_table(bundle_uri: str, model: str, source: str, base: Path, out: str
             )
         return Predicted(found["rows"], found["rejected"])
     fragments = fragments_of(files)
-    scorer = _Scorer(bundle_uri, read_schema(fragments), out, use_gpu)  # what is wrong with the table is wrong here
+    # What is wrong with the table is wrong here; a head without a GPU is not.
+    scorer = _Scorer(bundle_uri, read_schema(fragments), out, use_gpu=False)
     items = [{"number": i, "fragment": json.dumps(asdict(fragment))} for i, fragment in enumerate(fragments)]
     workers = min(len(items), max(1, int(ray.cluster_resources().get("CPU", 1))))  # type: ignore[no-untyped-call]
     counted = ray.data.from_items(items, override_num_blocks=len(items)).map(
@@ -77,6 +79,8 @@ def predict_table(bundle_uri: str, model: str, source: str, base: Path, out: str
     )
     rows, rejected, written = 0, Counter[str](), set[str]()
     for result in counted.iter_rows():
+        if result["error"]:
+            raise UserError(result["error"])
         rows += result["rows"]
         rejected.update(json.loads(result["rejected"]))
         written.update(json.loads(result["files"]))
@@ -91,9 +95,9 @@ class _Scorer:
 
     def __init__(self, bundle_uri: str, schema: pa.Schema, out: str, use_gpu: bool) -> None:
         bundle = open_bundle(bundle_uri)
-        self.schema = schema
         self._out = out
         self._plan = bundle.plan
+        self.schema = schema = _widened(schema, self._plan)
         self._threshold = bundle.spec.task.threshold
         self._runtime = bundle.runtime(use_gpu)
         self._key = self._plan.key if self._plan.key in schema.names else None
@@ -103,10 +107,18 @@ class _Scorer:
         self._contract = Contract.of_features(declared_features(bundle.plan), schema, self._key or self._place)
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Score a fragment; a user's mistake travels back as data, for Ray would bury it in tracebacks."""
+        try:
+            return self._score(item) | {"error": ""}
+        except UserError as error:
+            return {"rows": 0, "rejected": "{}", "files": "[]", "error": str(error)}
+
+    def _score(self, item: dict[str, Any]) -> dict[str, Any]:
         fragment = Fragment(**json.loads(item["fragment"]))
+        schema = self.schema if fragment.format in ("csv", "jsonl") else None
         columns = [name for name in self._contract.columns if name in self.schema.names]
         scored, rejected, reasons = [], [], Counter[str]()
-        for start, table in read(fragment, columns, self._contract.dictionary):
+        for start, table in read(fragment, columns, self._contract.dictionary, schema):
             if self._key is None:
                 table = table.append_column(self._place, pa.array(np.arange(start, start + table.num_rows)))
             checked = self._contract.check(table, dt.datetime.now(dt.UTC))
@@ -122,6 +134,13 @@ class _Scorer:
             _write(join(self._out, name), pa.concat_tables(found))
         rows = sum(table.num_rows for table in scored)
         return {"rows": rows, "rejected": json.dumps(reasons), "files": json.dumps(list(files))}
+
+
+def _widened(schema: pa.Schema, plan: FeaturePlan) -> pa.Schema:
+    """Return the schema with numbers for whole numbers: text that begins with such may go on with others."""
+    numbers = {column.name for column in plan.number}
+    whole = {field.name for field in schema if field.name in numbers and pa.types.is_integer(field.type)}
+    return pa.schema([(field.name, pa.float64() if field.name in whole else field.type) for field in schema])
 
 
 def _read_manifest(uri: str) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import ray
 import ray.data
 
 from app.batch import predict_table
-from app.model.bundle import write
+from app.data import sources
+from app.model.bundle import Bundle, write
 from app.types import UserError
 
 
@@ -24,7 +25,14 @@ class Inline:
 
     def map(self, made, fn_constructor_args, **_):
         worker = made(*fn_constructor_args)
-        return Inline(worker(item) for item in self.items)
+        return Inline(self.buried(worker, item) for item in self.items)
+
+    @staticmethod
+    def buried(worker, item):
+        try:
+            return worker(item)
+        except UserError as error:  # as Ray does
+            raise RuntimeError("a worker failed") from error
 
     def iter_rows(self):
         for number, row in enumerate(self.items):
@@ -44,8 +52,8 @@ def predict(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1})
     monkeypatch.setattr(ray.data, "from_items", lambda items, **_: Inline(items))
 
-    def predicted(source, model="flights/1", out="scores"):
-        found = predict_table(bundle, model, source, tmp_path, str(tmp_path / out))
+    def predicted(source, model="flights/1", out="scores", use_gpu=False):
+        found = predict_table(bundle, model, source, tmp_path, str(tmp_path / out), use_gpu)
         return found.rows, sorted(path.name for path in (tmp_path / out).iterdir())
 
     return predicted
@@ -90,6 +98,41 @@ def test_a_file_without_rows_among_others_is_passed_over(kind, predict, tmp_path
             with pa.ipc.new_file(str(folder / f"{name}.arrow"), table(1).schema) as writer:
                 writer.write_table(table(2).slice(0, rows))
     assert predict("t") == (3, ["manifest.json", "part-00000.parquet", "part-00002.parquet"])
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_text_that_begins_with_whole_numbers_goes_on_with_others(kind, predict, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_TEXT_BLOCK", 400)
+    lines = ["1,2,3,v0,v1"] * 100 + ["1.5,2,3,v0,v1"]
+    if kind == "csv":
+        text = "\n".join(["n0,n1,n2,c0,c1", *lines])
+    else:
+        row = '{"n0": %s, "n1": %s, "n2": %s, "c0": "%s", "c1": "%s"}'
+        text = "\n".join(row % tuple(line.split(",")) for line in lines)
+    (tmp_path / f"t.{kind}").write_text(text)
+    assert predict(f"t.{kind}")[0] == 101
+
+
+def test_what_a_worker_cannot_read_is_said_in_one_line(predict, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_TEXT_BLOCK", 400)
+    lines = ["1,2,3,v0,v1"] * 100 + ["much,2,3,v0,v1"]
+    (tmp_path / "t.csv").write_text("\n".join(["n0,n1,n2,c0,c1", *lines]))
+    with pytest.raises(UserError, match=r"t.csv: column 'n0' holds mixed types.*holds 'much'"):
+        predict("t.csv")
+    assert not (tmp_path / "scores" / "manifest.json").exists()
+
+
+def test_a_head_without_a_gpu_lends_its_workers_theirs(predict, tmp_path, monkeypatch):
+    asked, runtime = [], Bundle.runtime
+
+    def lent(bundle, use_gpu=False):
+        asked.append(use_gpu)
+        return runtime(bundle)
+
+    monkeypatch.setattr(Bundle, "runtime", lent)
+    pq.write_table(table(1), tmp_path / "t.parquet")
+    predict("t.parquet", use_gpu=True)
+    assert asked == [False, True]
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"format": 1, "files": {}}'])
