@@ -31,7 +31,8 @@ class Journal(Section):
         description="How long a prediction waits for its label. A later one still trains, but raises no alarm.",
     )
     retention: PositiveDuration = Field(
-        dt.timedelta(days=730), description="Age from which journaled rows are deleted."
+        dt.timedelta(days=730),
+        description="Age from which journaled rows are deleted; those that share a file with younger ones go with these.",
     )
 
 
