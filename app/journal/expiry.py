@@ -10,7 +10,7 @@ from app.workspace import delete, delete_folder, join, list_files
 
 
 def delete_before(folder: str, manifests: Manifests, before: dt.datetime) -> None:
-    """Delete all of a journal whose hour ended before `before`, except the newest step.
+    """Delete all of a journal whose hour ended before `before`, block by block, except the newest one.
 
     Manifests go before their files, so that a reader never meets a step in halves.
     """
@@ -27,7 +27,7 @@ def delete_before(folder: str, manifests: Manifests, before: dt.datetime) -> Non
             for past in list_hours(folder, stream):
                 if past < hour and past not in kept:
                     delete_folder(join(folder, stream, past))
-        for left in ("corrupt", *(f"new/{stream}" for stream in STREAMS)):
+        for left in ("corrupt", "steps", *(f"new/{stream}" for stream in STREAMS)):
             _delete_leftovers(join(folder, left), before, drafts_only=left != "corrupt")
 
 

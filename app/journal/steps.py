@@ -101,9 +101,9 @@ class Journal:
             pass
 
     def expire(self, before: int) -> None:
-        """Delete steps whose rows all arrived before this moment (ms since 1970), in whole hours.
+        """Delete blocks of steps whose rows all arrived before this moment (ms since 1970), in whole hours.
 
-        The newest step stays, for numbers go on from it.
+        The newest block stays, for numbers go on from it.
         """
         delete_before(self.folder, self._manifests, dt.datetime.fromtimestamp(before / 1000, dt.UTC))
 

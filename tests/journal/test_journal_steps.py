@@ -361,6 +361,8 @@ def test_what_was_left_by_the_killed_is_deleted_when_it_is_old(folder, writer, j
     writer.write("predictions", predictions(0, 10))
     draft, kept = Path(folder, "new", "predictions", ".seg-draft"), len(files(folder))
     draft.touch()
+    Path(folder, "steps").mkdir()
+    Path(folder, "steps", ".000001.json.0a1b").touch()
     Path(folder, "corrupt").mkdir()
     Path(folder, "corrupt", "labels-seg").touch()
     assert journal.predictions().num_rows == 10
