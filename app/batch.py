@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from app.data.contract import Contract
+from app.data.features import FeaturePlan
 from app.data.files import list_files
 from app.data.sources import Fragment, fragments_of, read, read_schema
 from app.data.unlabelled import declared_features
@@ -20,9 +22,11 @@ from app.serving.arrow_codec import predictions
 from app.spec import Data
 from app.telemetry import JobMetrics
 from app.types import UserError
-from app.workspace import exists, join, read_bytes, write_bytes
+from app.workspace import delete, exists, join, read_bytes, resolve, write_bytes
+from app.workspace import list_files as list_folder
 
 _MANIFEST = "manifest.json"
+_FILE = re.compile(r"(part|rejected)-\d{5,}\.parquet")
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,13 @@ def predict_table(bundle_uri: str, model: str, source: str, base: Path, out: str
     scores; `out/rejected-*.parquet` the rows that broke the contract, with the reason. The manifest comes last: a
     second call with the same bundle and source finds it and does nothing. Raises UserError for tables that cannot
     be read or lack a feature, and when `out` holds other predictions, such as those of a table that has changed since.
+    What a call that was killed left in `out` is replaced; no file of the table may be there.
     """
     import ray.data
 
     files = list_files(Data(source=source), base)
+    if resolve(out)[1] in {resolve(file.uri)[1].rpartition("/")[0] for file in files}:
+        raise UserError(f"{out} holds the table itself; name another folder for its predictions")
     asked = {
         "model": model,
         "bundle": bundle_uri,
@@ -52,14 +59,15 @@ def predict_table(bundle_uri: str, model: str, source: str, base: Path, out: str
     }
     manifest = join(out, _MANIFEST)
     if exists(manifest):
-        found = json.loads(read_bytes(manifest))
+        found = _read_manifest(manifest)
         if {name: found.get(name) for name in asked} != asked:
             raise UserError(
                 f"{out} holds predictions of {found['model']} for {found['source']} as it was then; name another folder"
             )
         return Predicted(found["rows"], found["rejected"])
     fragments = fragments_of(files)
-    scorer = _Scorer(bundle_uri, read_schema(fragments), out, use_gpu)  # what is wrong with the table is wrong here
+    # What is wrong with the table is wrong here; a head without a GPU is not.
+    scorer = _Scorer(bundle_uri, read_schema(fragments), out, use_gpu=False)
     items = [{"number": i, "fragment": json.dumps(asdict(fragment))} for i, fragment in enumerate(fragments)]
     workers = min(len(items), max(1, int(ray.cluster_resources().get("CPU", 1))))  # type: ignore[no-untyped-call]
     counted = ray.data.from_items(items, override_num_blocks=len(items)).map(
@@ -69,10 +77,14 @@ def predict_table(bundle_uri: str, model: str, source: str, base: Path, out: str
         num_cpus=1,
         num_gpus=1 if use_gpu else 0,
     )
-    rows, rejected = 0, Counter[str]()
+    rows, rejected, written = 0, Counter[str](), set[str]()
     for result in counted.iter_rows():
+        if result["error"]:
+            raise UserError(result["error"])
         rows += result["rows"]
         rejected.update(json.loads(result["rejected"]))
+        written.update(json.loads(result["files"]))
+    _delete_others(out, written)
     write_bytes(manifest, json.dumps(asked | {"rows": rows, "rejected": rejected}).encode())
     JobMetrics(model.partition("/")[0]).scored(rows, rejected.total())
     return Predicted(rows, dict(rejected))
@@ -83,9 +95,9 @@ class _Scorer:
 
     def __init__(self, bundle_uri: str, schema: pa.Schema, out: str, use_gpu: bool) -> None:
         bundle = open_bundle(bundle_uri)
-        self.schema = schema
         self._out = out
         self._plan = bundle.plan
+        self.schema = schema = _widened(schema, self._plan)
         self._threshold = bundle.spec.task.threshold
         self._runtime = bundle.runtime(use_gpu)
         self._key = self._plan.key if self._plan.key in schema.names else None
@@ -95,10 +107,18 @@ class _Scorer:
         self._contract = Contract.of_features(declared_features(bundle.plan), schema, self._key or self._place)
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Score a fragment; a user's mistake travels back as data, for Ray would bury it in tracebacks."""
+        try:
+            return self._score(item) | {"error": ""}
+        except UserError as error:
+            return {"rows": 0, "rejected": "{}", "files": "[]", "error": str(error)}
+
+    def _score(self, item: dict[str, Any]) -> dict[str, Any]:
         fragment = Fragment(**json.loads(item["fragment"]))
+        schema = self.schema if fragment.format in ("csv", "jsonl") else None
         columns = [name for name in self._contract.columns if name in self.schema.names]
         scored, rejected, reasons = [], [], Counter[str]()
-        for start, table in read(fragment, columns, self._contract.dictionary):
+        for start, table in read(fragment, columns, self._contract.dictionary, schema):
             if self._key is None:
                 table = table.append_column(self._place, pa.array(np.arange(start, start + table.num_rows)))
             checked = self._contract.check(table, dt.datetime.now(dt.UTC))
@@ -108,11 +128,36 @@ class _Scorer:
             scored.append(pa.table({name: checked.kept[name], **answers}))
             rejected.append(checked.rejected)
             reasons.update(checked.counts)
-        number = f"{item['number']:05d}"
-        _write(join(self._out, f"part-{number}.parquet"), pa.concat_tables(scored))
-        if reasons:
-            _write(join(self._out, f"rejected-{number}.parquet"), pa.concat_tables(rejected))
-        return {"rows": sum(table.num_rows for table in scored), "rejected": json.dumps(reasons)}
+        tables = {"part": scored, "rejected": rejected if reasons else []}
+        files = {f"{name}-{item['number']:05d}.parquet": found for name, found in tables.items() if found}
+        for name, found in files.items():
+            _write(join(self._out, name), pa.concat_tables(found))
+        rows = sum(table.num_rows for table in scored)
+        return {"rows": rows, "rejected": json.dumps(reasons), "files": json.dumps(list(files))}
+
+
+def _widened(schema: pa.Schema, plan: FeaturePlan) -> pa.Schema:
+    """Return the schema with numbers for whole numbers: text that begins with such may go on with others."""
+    numbers = {column.name for column in plan.number}
+    whole = {field.name for field in schema if field.name in numbers and pa.types.is_integer(field.type)}
+    return pa.schema([(field.name, pa.float64() if field.name in whole else field.type) for field in schema])
+
+
+def _read_manifest(uri: str) -> dict[str, Any]:
+    try:
+        found = json.loads(read_bytes(uri))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not {"model", "source", "rows", "rejected"} <= found.keys():
+        raise UserError(f"{uri} is no manifest of predictions; name another folder")
+    return found
+
+
+def _delete_others(out: str, written: set[str]) -> None:
+    """Delete what a call that was killed left there: of another version, or of the table as it was."""
+    for file in list_folder(out):
+        if _FILE.fullmatch(file.name) and file.name not in written:
+            delete(join(out, file.name))
 
 
 def _write(uri: str, table: pa.Table) -> None:

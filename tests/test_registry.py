@@ -35,6 +35,16 @@ def registry(store, request):
     return Registry.open(store, request.node.name.replace("[", "-").replace("]", "")[5:60].replace("_", "-"))
 
 
+def test_a_run_is_written_down_whatever_the_features_are_called(registry):
+    names = ["share %", "share #", "a//b", "../c", "d" * 300]
+    spec = SPEC.model_copy(update={"features": dict.fromkeys(names, SPEC.features["f0"])})
+    with registry.run(spec, fingerprint="abc") as run:
+        pass
+    kept = registry.client.get_run(run.id).data.params
+    assert sum(value == "number" for key, value in kept.items() if key.startswith("features.")) == len(names)
+    assert kept["features.share _.type"] == kept["features.share _.type_"] == "number"
+
+
 def register(registry, *bundles, reason="first"):
     with registry.run(SPEC, fingerprint="abc") as run:
         pass
@@ -240,6 +250,13 @@ def test_an_object_store_needs_an_address():
         Registry.open(Workspace("s3://bucket/work"), "flights")
 
 
+@pytest.mark.parametrize("folder", ["a?b", "a%20b"])
+def test_a_folder_where_no_database_can_be_is_refused_at_once(folder, tmp_path):
+    with pytest.raises(UserError, match=r"has a '\?' or an escape such as %20 in its name.*name another workspace"):
+        Registry.open(Workspace.open(str(tmp_path / folder)), "flights")
+    assert [path.name for path in tmp_path.iterdir()] == [folder]
+
+
 def test_a_file_that_is_no_database_is_a_clear_error(tmp_path):
     (tmp_path / "mlflow.db").write_bytes(b"this is no database" * 100)
     with pytest.raises(UserError, match=r"mlflow.db' cannot be opened: .*not a database"):
@@ -262,9 +279,10 @@ def test_a_server_is_told_a_password_by_the_environment_not_by_its_address(store
     assert "geheim" not in str(told.value)
 
 
-def test_a_databases_password_is_in_no_error(store):
-    with pytest.raises(UserError, match=r"none://\*\*\*@127.0.0.1/db' cannot be opened") as told:
-        Registry.open(store, "flights", "none://me:geheim@127.0.0.1/db")
+@pytest.mark.parametrize("scheme", ["none", "postgresql"])  # unknown, and one whose driver is not installed
+def test_a_databases_password_is_in_no_error(scheme, store):
+    with pytest.raises(UserError, match=rf"{scheme}://\*\*\*@127.0.0.1/db' cannot be opened") as told:
+        Registry.open(store, "flights", f"{scheme}://me:geheim@127.0.0.1/db")
     assert "geheim" not in str(told.value)
 
 

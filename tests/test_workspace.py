@@ -2,6 +2,7 @@
 
 import io
 import os
+import pwd
 import signal
 import stat
 import subprocess
@@ -144,6 +145,20 @@ def test_a_workspace_nobody_may_write_to_is_refused_when_it_is_opened(
     monkeypatch.setattr(os, "access", lambda path, mode: mode & os.W_OK == 0)  # as root, no folder would be so
     with pytest.raises(UserError, match="is read-only"):
         Workspace.open(str(tmp_path))
+
+
+def test_a_path_that_leads_nowhere_is_the_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(UserError, match=r"loop/w' cannot be opened: Symlink loop"):
+        Workspace.open(f"{tmp_path}/loop/w")
+
+    def unknown(_: int) -> None:  # a container may run as a user that it does not know
+        raise KeyError("no such user")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(UserError, match=r"'~/evertrue' cannot be opened: Could not determine home directory"):
+        Workspace.open("~/evertrue")
 
 
 def test_what_was_written_is_read_whatever_its_bytes(tmp_path: Path) -> None:

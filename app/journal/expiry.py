@@ -10,22 +10,24 @@ from app.workspace import delete, delete_folder, join, list_files
 
 
 def delete_before(folder: str, manifests: Manifests, before: dt.datetime) -> None:
-    """Delete all of a journal whose hour ended before `before`, except the newest step.
+    """Delete all of a journal whose hour ended before `before`, block by block, except the newest one.
 
     Manifests go before their files, so that a reader never meets a step in halves.
     """
     hour = hour_of(before)
-    found = manifests.visible()
-    kept = {manifest.hour for manifest in found[-1:]}
-    for manifest in found[:-1]:
-        if manifest.hour < hour:
-            manifests.drop(manifest)
+    found = manifests.blocks()
+    kept: set[str] = set()
+    for number, block in enumerate(found, start=1):
+        if block.hour < hour and number < len(found):
+            manifests.drop(block)
+        else:
+            kept.update(piece.hour for piece in block.pieces)
     with failing(f"{folder} cannot be cleared"):
         for stream in STREAMS:
             for past in list_hours(folder, stream):
                 if past < hour and past not in kept:
                     delete_folder(join(folder, stream, past))
-        for left in ("corrupt", *(f"new/{stream}" for stream in STREAMS)):
+        for left in ("corrupt", "steps", *(f"new/{stream}" for stream in STREAMS)):
             _delete_leftovers(join(folder, left), before, drafts_only=left != "corrupt")
 
 

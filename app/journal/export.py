@@ -6,6 +6,7 @@ where the source holds whole numbers they are rounded to such.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import BinaryIO
 
 import numpy as np
@@ -149,13 +150,28 @@ def _cast(column: pa.Array | pa.ChunkedArray, wanted: pa.DataType) -> pa.Array |
     elif types.is_floating(column.type) and types.is_boolean(wanted):
         return pc.not_equal(column, 0)
     elif types.is_string(column.type) and types.is_integer(wanted):
-        whole = pc.match_substring_regex(column, r"^-?\d{1,18}$")
+        whole = pc.match_substring_regex(column, r"^-?\d+$")  # Arrow would read 0x1f, too
         column = pc.if_else(whole, column, pa.scalar(None, column.type))
     elif types.is_integer(column.type) and types.is_integer(wanted):
         info = np.iinfo(wanted.to_pandas_dtype())
         held = pc.and_(pc.greater_equal(column, int(info.min)), pc.less_equal(column, min(int(info.max), 2**63 - 1)))
         column = pc.if_else(held, column, pa.scalar(None, column.type))
-    return column.cast(wanted, safe=not types.is_decimal(wanted))
+    elif types.is_floating(column.type) and types.is_decimal(wanted):
+        held = pc.less(pc.abs(column), 10.0 ** (wanted.precision - wanted.scale))
+        column = pc.if_else(held, column, pa.scalar(None, column.type))
+    safe = not (types.is_decimal(wanted) or (types.is_integer(column.type) and types.is_floating(wanted)))
+    try:
+        return column.cast(wanted, safe=safe)
+    except pa.ArrowException:  # of which value, it does not say
+        known = pc.unique(column)
+        return pa.array(map(partial(_value, wanted=wanted), known), wanted).take(pc.index_in(column, value_set=known))
+
+
+def _value(value: pa.Scalar, wanted: pa.DataType) -> object:
+    try:
+        return value.cast(wanted).as_py()
+    except pa.ArrowException:
+        return None
 
 
 def _time(moments: pa.ChunkedArray, wanted: pa.DataType, timezone: str) -> pa.ChunkedArray:

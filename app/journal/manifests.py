@@ -1,13 +1,15 @@
 """What is committed? Manifests: one small file a step, or a block of steps, whose creation is the commit itself.
 
 Data files are written before their manifest and deleted after it, so that what a manifest names is whole. A manifest
-is created exclusively: of two committers one gets the number, the other begins anew. Steps are merged in blocks whose
-bounds are multiples of powers of `FANOUT`, so that two blocks never overlap: one holds the other, and the larger counts.
+is created exclusively: of two committers one gets the number, the other begins anew. Steps become blocks whose bounds
+are multiples of powers of `FANOUT`, so that two blocks never overlap: one holds the other, and the larger counts. Where
+the rows of a block do not fit into one file a stream, its manifest holds theirs, and the files stay as they are: what a
+commit looks through grows with the logarithm of the journal, not with the journal.
 """
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -21,6 +23,7 @@ from app.journal.rows import JournalError, Stream
 from app.workspace import create_bytes, delete, join, list_files, read_bytes
 
 FANOUT = 32
+MOST_PARTS = 1024  # of one manifest
 _THREADS = 8  # files deleted at once: mostly waiting
 
 _NAME = re.compile(r"(\d{6,})(?:-(\d{6,}))?\.json")
@@ -54,7 +57,12 @@ class StepFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Steps `first` to `last`, last arrived in `hour`; `sources` are the segments they were, until these are gone."""
+    """Steps `first` to `last`, last arrived in `hour`; `sources` are the segments they were.
+
+    Blocks of blocks name no sources: a replica that did not hear that a segment was written writes it again, but not
+    for so long.
+    `parts` are manifests whose files were not put together; a manifest with such has no files of its own.
+    """
 
     first: int
     last: int
@@ -62,6 +70,7 @@ class Manifest:
     files: dict[Stream, StepFile]
     sources: list[tuple[Stream, str]] = field(default_factory=list)
     corrupt: dict[int, int] = field(default_factory=dict)  # segments set aside, by step
+    parts: list["Manifest"] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -70,9 +79,14 @@ class Manifest:
         return f"{numbers}.json"
 
     @property
-    def rows(self) -> int:
-        """Rows of all streams."""
-        return sum(file.rows for file in self.files.values())
+    def pieces(self) -> list["Manifest"]:
+        """The manifests that name files: its parts, or itself."""
+        return self.parts or [self]
+
+    @property
+    def paths(self) -> set[tuple[Stream, str]]:
+        """All files that it names."""
+        return {(stream, file.path) for piece in self.pieces for stream, file in piece.files.items()}
 
 
 class Manifests:
@@ -83,7 +97,11 @@ class Manifests:
         self._known: dict[str, Manifest] = {}
 
     def visible(self) -> list[Manifest]:
-        """Return what is committed, in order: every step once."""
+        """Return what is committed, in order: every step once, by manifests that name files."""
+        return [piece for block in self.blocks() for piece in block.pieces]
+
+    def blocks(self) -> list[Manifest]:
+        """Return the manifests that count, in order: every step once."""
         while True:
             names = self._listed()
             try:
@@ -103,14 +121,17 @@ class Manifests:
         self._known[manifest.name] = manifest
         return manifest.name in counting(self._listed())
 
-    def drop(self, manifest: Manifest) -> None:
-        """Delete a manifest and then its files."""
+    def drop(self, manifest: Manifest, kept: frozenset[tuple[Stream, str]] = frozenset()) -> None:
+        """Delete a manifest and then its files, but for those `kept`."""
         self._delete([self._uri(manifest.name)])
-        self.drop_files(manifest)
+        self._delete_files(manifest.paths - kept)
 
     def drop_files(self, manifest: Manifest) -> None:
-        """Delete the files of a manifest that was never created."""
-        self._delete([join(self._folder, stream, file.path) for stream, file in manifest.files.items()])
+        """Delete the files of a manifest that was never created; those of its parts are others'."""
+        self._delete_files((stream, file.path) for stream, file in manifest.files.items())
+
+    def _delete_files(self, paths: Iterable[tuple[Stream, str]]) -> None:
+        self._delete([join(self._folder, *path) for path in paths])
 
     def drop_sources(self, sources: Sequence[tuple[Stream, str]]) -> None:
         """Delete segments whose rows a manifest holds."""
@@ -125,13 +146,17 @@ class Manifests:
                     list(pool.map(delete, uris))
 
     def drop_superseded(self) -> None:
-        """Delete manifests that a larger one holds, with their files."""
+        """Delete manifests that a larger one holds, with the files that it does not name."""
         names = self._listed()
-        for name in sorted(names - set(counting(names))):
+        blocks = self.blocks()
+        for name in sorted(names - {block.name for block in blocks}):
             try:
-                self.drop(self._known.get(name) or self._read(name))
+                manifest = self._read(name)
             except VanishedError:
                 continue  # another committer was quicker
+            holders = [block for block in blocks if block.first <= manifest.first and manifest.last <= block.last]
+            if holders:
+                self.drop(manifest, frozenset(holders[0].paths))
 
     def _listed(self) -> frozenset[str]:
         """Return the names of all manifests, of one moment.
@@ -176,29 +201,31 @@ def counting(names: Iterable[str]) -> list[str]:
     return kept
 
 
-def due(manifests: list[Manifest], most_rows: int) -> list[Manifest] | None:
-    """Return the first block of steps to be merged: complete, of one schema a stream, and of at most `most_rows`.
+def due(blocks: list[Manifest]) -> Iterator[list[Manifest]]:
+    """Yield the members of each block that is complete, small ones first.
 
     Whoever looks at the same steps finds the same blocks.
     """
     size = FANOUT
-    while manifests and size <= manifests[-1].last:
-        blocks: dict[int, list[Manifest]] = {}
-        for manifest in manifests:
-            if (manifest.first - 1) // size == (manifest.last - 1) // size:
-                blocks.setdefault((manifest.first - 1) // size, []).append(manifest)
-        for members in blocks.values():
+    while blocks and size <= blocks[-1].last:
+        found: dict[int, list[Manifest]] = {}
+        for block in blocks:
+            if (block.first - 1) // size == (block.last - 1) // size:
+                found.setdefault((block.first - 1) // size, []).append(block)
+        for members in found.values():
             complete = sum(member.last - member.first + 1 for member in members) == size
-            if complete and len(members) > 1 and _alike(members) and sum(m.rows for m in members) <= most_rows:
-                return members
+            if complete and len(members) > 1 and sum(len(member.pieces) for member in members) <= MOST_PARTS:
+                yield members
         size *= FANOUT
-    return None
 
 
-def _alike(manifests: list[Manifest]) -> bool:
-    """Say whether the files of every stream have one schema."""
+def fit_together(members: list[Manifest], most_rows: int) -> bool:
+    """Say whether one file a stream holds them: files of one schema, and of at most `most_rows` in all."""
     schemas: dict[Stream, set[str]] = {}
-    for manifest in manifests:
-        for stream, file in manifest.files.items():
+    rows = 0
+    for member in members:
+        for stream, file in member.files.items():
             schemas.setdefault(stream, set()).add(file.schema)
-    return all(len(found) == 1 for found in schemas.values())
+            rows += file.rows
+    whole = not any(member.parts for member in members)
+    return whole and rows <= most_rows and all(len(found) == 1 for found in schemas.values())

@@ -14,6 +14,7 @@ import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -25,7 +26,7 @@ import pyarrow.compute as pc
 from app.journal import labels
 from app.journal.expiry import delete_before
 from app.journal.layout import Segment, list_segments, segment_uri, set_aside, step_path
-from app.journal.manifests import Manifest, Manifests, StepFile, due
+from app.journal.manifests import Manifest, Manifests, StepFile, due, fit_together
 from app.journal.parquet import VanishedError, decode, encode, failing, load
 from app.journal.rows import FIXED, STREAMS, JournalError, Step, Stream
 from app.journal.tables import concat
@@ -69,7 +70,7 @@ class Journal:
             self._manifests.drop_sources([segment.source for segment in left])
             try:
                 self._merge_one(manifests)
-            except JournalError:  # a damaged old step must not keep new ones out
+            except JournalError:  # new steps are not to wait for old ones
                 _log.exception("steps cannot be merged")
             chosen = _bounded(new)
             if not chosen:
@@ -96,13 +97,13 @@ class Journal:
 
     def compact(self) -> None:
         """Merge all that is due: what commits do one block at a time. Raises JournalError as they do."""
-        while self._merge_one(self._manifests.visible()):
+        while self._merge_one(self._manifests.blocks()):
             pass
 
     def expire(self, before: int) -> None:
-        """Delete steps whose rows all arrived before this moment (ms since 1970), in whole hours.
+        """Delete blocks of steps whose rows all arrived before this moment (ms since 1970), in whole hours.
 
-        The newest step stays, for numbers go on from it.
+        The newest block stays, for numbers go on from it.
         """
         delete_before(self.folder, self._manifests, dt.datetime.fromtimestamp(before / 1000, dt.UTC))
 
@@ -186,7 +187,7 @@ class Journal:
         """
         with failing(f"{self.folder} cannot be listed"):
             segments = list_segments(self.folder)
-        manifests = self._manifests.visible()
+        manifests = self._manifests.blocks()
         taken = {source for manifest in manifests for source in manifest.sources}
         new = [segment for segment in segments if segment.source not in taken]
         left = [segment for segment in segments if segment.source in taken]
@@ -255,22 +256,27 @@ class Journal:
         return {stream: concat(stream, tables).combine_chunks() for stream, tables in found.items()}, corrupt
 
     def _write(self, tables: dict[Stream, pa.Table], hour: str, first: int, last: int) -> dict[Stream, StepFile]:
-        files = {}
+        files: dict[Stream, StepFile] = {}
         path = step_path(hour, first, last, uuid.uuid4().hex[:8])
         for stream, table in tables.items():
             if table.num_rows:
                 uri = join(self.folder, stream, path)
-                with failing(f"{uri} cannot be written"):
-                    write_bytes(uri, encode(table))
+                try:
+                    with failing(f"{uri} cannot be written"):
+                        write_bytes(uri, encode(table))
+                except JournalError:  # no manifest will name the others, and the next attempt writes new ones
+                    self._manifests.drop_files(Manifest(first, last, hour, files))
+                    raise
                 files[stream] = StepFile.of(path, table)
         return files
 
-    def _merge_one(self, manifests: list[Manifest]) -> bool:
-        """Put one block of steps that is due into one file a stream; say whether there was one.
+    def _merge_one(self, blocks: list[Manifest]) -> bool:
+        """Make one block of steps that is due; say whether there was one.
 
-        Their segments have to be gone before: a merged manifest does not name them any more.
+        Its rows go into one file a stream where they fit. Segments are gone before: what a block is made of is named
+        no more once it is part of a larger one.
         """
-        members = due(manifests, MOST_MERGED_ROWS)
+        members = next(due(blocks), None)
         if members is None:
             return False
         with failing(f"{self.folder} cannot be listed"):
@@ -279,18 +285,34 @@ class Journal:
             if not present.isdisjoint(member.sources):
                 self._manifests.drop_sources(member.sources)
         try:
-            tables = {stream: self._merged(members, stream) for stream in STREAMS}
+            block = self._block(members)
         except VanishedError:
             return True  # another committer merges it
+        if self._manifests.create(block):
+            self._manifests.drop_superseded()
+        else:
+            self._manifests.drop_files(block)
+        return True
+
+    def _block(self, members: list[Manifest]) -> Manifest:
+        """Return the manifest of steps that are put together. Raises VanishedError when they are already."""
         first, last = members[0].first, members[-1].last
         hour = max(member.hour for member in members)
         corrupt = {number: count for member in members for number, count in member.corrupt.items()}
-        merged = Manifest(first, last, hour, self._write(tables, hour, first, last), corrupt=corrupt)
-        if not self._manifests.create(merged):
-            self._manifests.drop_files(merged)
-            return True
-        self._manifests.drop_superseded()
-        return True
+        single = all(member.first == member.last for member in members)
+        sources = [source for member in members for source in member.sources] if single else []
+        if fit_together(members, MOST_MERGED_ROWS):
+            try:
+                tables = {stream: self._merged(members, stream) for stream in STREAMS}
+            except JournalError as error:
+                counting = self._manifests.blocks()
+                if isinstance(error, VanishedError) and not all(member in counting for member in members):
+                    raise
+                _log.exception("steps %d to %d cannot be put into one file", first, last)
+            else:
+                return Manifest(first, last, hour, self._write(tables, hour, first, last), sources, corrupt)
+        parts = [replace(piece, sources=[]) for member in members for piece in member.pieces]
+        return Manifest(first, last, hour, {}, sources, corrupt, parts)
 
     def _merged(self, members: Sequence[Manifest], stream: Stream) -> pa.Table:
         tables = []

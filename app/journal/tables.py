@@ -10,8 +10,8 @@ from app.journal.rows import FIXED, Stream
 def concat(stream: Stream, tables: Sequence[pa.Table]) -> pa.Table:
     """Return all rows in one table; columns that only some have are null for the others.
 
-    Numbers are widened where types differ; types that do not go together become text. A score is no list of scores
-    (the task was another): beside lists it is null.
+    Numbers are widened where types differ, to the nearest that a float64 holds; types that do not go together become
+    text. A score is no list of scores (the task was another): beside lists it is null.
     """
     tables = [table for table in tables if table.num_rows]
     if not tables:
@@ -29,7 +29,7 @@ def _as(table: pa.Table, fields: dict[str, pa.DataType]) -> pa.Table:
     for number, name in enumerate(table.column_names):
         if pa.types.is_list(fields[name]) and not pa.types.is_list(table[name].type):
             table = table.set_column(number, name, pa.nulls(table.num_rows, fields[name]))
-    return table.cast(pa.schema([(name, fields[name]) for name in table.column_names]))
+    return table.cast(pa.schema([(name, fields[name]) for name in table.column_names]), safe=False)
 
 
 def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:

@@ -98,8 +98,9 @@ def write(root_uri: str, contents: Contents) -> str:
     uri = join(root_uri, manifest.version_id)
     if exists(join(uri, _MANIFEST)):
         return open_bundle(uri).uri
-    for leftover in list_files(uri, recursive=True):  # drafts of a writer that died
-        delete(join(uri, leftover.name))
+    for leftover in list_files(uri, recursive=True):
+        if leftover.name not in files:  # a draft of a writer that died; files may be of one that is at work
+            delete(join(uri, leftover.name))
     for path, data in files.items():
         write_bytes(join(uri, path), data)
     write_bytes(join(uri, _MANIFEST), _json(manifest.model_dump()))

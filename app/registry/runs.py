@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # importing MLflow takes a second
     from mlflow.tracking import MlflowClient
 
 _MOST_PARAMETERS = 100  # MLflow takes no more at once
+_LONGEST_KEY = 200  # nor more than 250 letters
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def tracked(
     }
     made = client.create_run(experiment, run_name=job).info.run_id
     client.log_batch(made, tags=[RunTag(key, value) for key, value in tags.items() if value])
-    parameters = [Param(_key(key), value) for key, value in _flatten(spec.dump())]
+    parameters = [Param(key, value) for key, value in _parameters(spec).items()]
     for start in range(0, len(parameters), _MOST_PARAMETERS):
         client.log_batch(made, params=parameters[start : start + _MOST_PARAMETERS])
     status = "FAILED"
@@ -102,6 +103,17 @@ def tracked(
         status = "FINISHED"
     finally:
         client.set_terminated(made, status)
+
+
+def _parameters(spec: Spec) -> dict[str, str]:
+    """Return a declaration's settings by names that MLflow takes, each another, whatever its columns are called."""
+    found: dict[str, str] = {}
+    for key, value in _flatten(spec.dump()):
+        name = _key(key).replace("/", "_")[:_LONGEST_KEY]
+        while name in found:
+            name += "_"
+        found[name] = value
+    return found
 
 
 def _flatten(section: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:

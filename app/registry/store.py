@@ -8,6 +8,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from app.types import UserError
 from app.workspace import Workspace
@@ -43,7 +44,7 @@ def open_store(workspace: Workspace, name: str, tracking_uri: str | None) -> tup
         client = MlflowClient(tracking_uri=address, registry_uri=address)
         folder = workspace.uri("mlflow-artifacts", name) if database else None
         experiment = _experiment(client, name, folder)
-    except (MlflowException, SQLAlchemyError) as error:
+    except (MlflowException, SQLAlchemyError, ImportError) as error:  # or no driver of that database
         raise UserError(f"the registry {shown!r} cannot be opened: {str(error).replace(address, shown)}") from None
     if experiment.lifecycle_stage != "active":
         raise UserError(
@@ -61,6 +62,11 @@ def _database_in(workspace: Workspace) -> str:
             f"name a server or database by ${TRACKING_URI}, such as http://host:5000 or postgresql://..."
         )
     path = Path(workspace.uri("mlflow.db"))
+    if "?" in str(path) or unquote(str(path)) != str(path):
+        raise UserError(
+            f"the workspace {workspace.root!r} has a '?' or an escape such as %20 in its name, below which MLflow cannot "
+            f"keep its database; name another workspace, or a server or database by ${TRACKING_URI}"
+        )
     if not path.exists():
         _make_database(path)
     return f"sqlite:///{path}"

@@ -33,7 +33,8 @@ class Journal(Section):
         "no alarm, and does not count for `retrain.min_labels`.",
     )
     retention: PositiveDuration = Field(
-        dt.timedelta(days=730), description="Age from which journaled rows are deleted."
+        dt.timedelta(days=730),
+        description="Age from which journaled rows are deleted; those that share a file with younger ones go with these.",
     )
 
 

@@ -191,7 +191,10 @@ def _local(uri: str) -> Path:
     """Return the absolute path behind a path or a file's URI. Raises UserError for what is neither."""
     scheme, _ = split_scheme(uri)
     if scheme is None:
-        return Path(uri).expanduser().resolve()
+        try:
+            return Path(uri).expanduser().resolve()
+        except RuntimeError as error:  # no such user, or a circle of links
+            raise UserError(f"{uri!r} cannot be opened: {error}; {ALLOWED}") from error
     if scheme != "file":
         raise UserError(f"{without_secrets(uri)!r} cannot be opened: unknown scheme {scheme}://; {ALLOWED}")
     try:

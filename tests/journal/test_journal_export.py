@@ -2,6 +2,7 @@
 
 import datetime as dt
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,7 @@ def test_in_pieces_of_any_size_each_id_comes_once_with_its_last_label(
         (pa.float16(), [0.5, None, 2.0, -1.0], [0.5, None, 2.0, -1.0]),
         (pa.bool_(), [0.0, 1.0, None, 1.0], [False, True, None, True]),
         (pa.null(), [0.5, None, 2.0, -1.0], [0.5, None, 2.0, -1.0]),
+        (pa.decimal128(4, 2), [0.5, None, 99.0, -1e30], [Decimal("0.5"), None, Decimal(99), None]),
     ],
 )
 def test_a_number_comes_back_in_the_sources_type_or_as_null(wanted, values, expected, writer, journal, uri):
@@ -117,6 +119,11 @@ def test_a_number_comes_back_in_the_sources_type_or_as_null(wanted, values, expe
         ("boolean", pa.bool_(), [True, None, False, True], [True, None, False, True]),
         ("string", pa.large_string(), ["a", None, "", "ä"], ["a", None, "", "ä"]),
         ("string", pa.null(), ["a", None, "", "ä"], ["a", None, "", "ä"]),
+        ("string", pa.float64(), ["1.5", None, "many", "7"], [1.5, None, None, 7.0]),  # what was a category before
+        ("string", pa.bool_(), ["true", None, "perhaps", "false"], [True, None, None, False]),
+        ("string", pa.int16(), ["300", None, "70000", "0x1f"], [300, None, None, None]),
+        ("integer", pa.float32(), [7, None, 2**60 + 1, -1], [7.0, None, 2.0**60, -1.0]),
+        ("boolean", pa.decimal128(4, 2), [True, None, False, True], [None] * 4),
     ],
 )
 def test_a_category_comes_back_in_the_sources_type_or_as_null(kind, wanted, values, expected, writer, journal, uri):
@@ -166,6 +173,17 @@ def test_an_id_that_the_key_cannot_hold_is_left_out(writer, journal, uri):
     write(writer, plan, {"x": pa.array([1.0, 2.0, 3.0, 4.0], pa.float32())}, ids, [1.0, 2.0, 3.0, 4.0])
     assert export_labelled(journal, plan, pa.schema({"k": pa.int64(), "y": pa.float64()}), uri) == 2
     assert pq.read_table(uri).to_pylist() == [{"k": 12, "y": 1.0}, {"k": -3, "y": 3.0}]
+    assert export_labelled(journal, plan, pa.schema({"k": pa.int8(), "y": pa.float64()}), uri) == 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kept"), [(pa.int64(), [2**63 - 1, 300]), (pa.int16(), [300]), (pa.uint64(), [2**63, 2**63 - 1, 300])]
+)
+def test_an_id_is_kept_where_the_key_holds_it_however_long(wanted, kept, writer, journal, uri):
+    plan = FeaturePlan((NumberColumn("x"),), (), TargetColumn("y", "regression"), key="k")
+    write(writer, plan, {"x": pa.array([1.0] * 3, pa.float32())}, [str(2**63), str(2**63 - 1), "300"], [1.0] * 3)
+    assert export_labelled(journal, plan, pa.schema({"k": wanted, "y": pa.float64()}), uri) == len(kept)
+    assert pq.read_table(uri)["k"].to_pylist() == kept
 
 
 def test_an_export_that_fails_leaves_no_file(writer, journal, plan, predictions, labels, uri, monkeypatch):

@@ -1,4 +1,4 @@
-"""A prediction is joined to its last label; coverage and delay are what they are by hand."""
+"""A prediction is joined to its last label, whatever the order of writing."""
 
 import polars as pl
 import pyarrow as pa
@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.journal.labels import coverage, first, join, last
-from app.journal.rows import FIXED
+from app.journal.labels import join, last
 from app.journal.steps import Journal
 from app.journal.writer import SegmentWriter
 
@@ -24,13 +23,11 @@ def test_the_last_label_to_arrive_wins_whatever_the_order_of_writing(folder, pre
     assert found["label"].to_pylist() == [False, True]
     assert found["label_event"].cast(pa.int64()).to_pylist() == [900_000, 501_000]
     assert found.column_names == [*predictions(0, 0).column_names, "label", "label_event"]
-    assert first(journal.labels())["label"].to_pylist() == [True, False]
 
 
 def test_of_labels_that_came_at_once_the_last_written_wins(predictions, labels):
     both = pa.concat_tables([labels([1], late=True), labels([1], late=False)])
     assert last(both)["label"].to_pylist() == [False]
-    assert first(both)["label"].to_pylist() == [True]
 
 
 def test_a_label_taken_back_is_none(predictions, labels):
@@ -59,30 +56,6 @@ def test_the_join_is_what_a_dictionary_gives(answered, arrivals, predictions, la
     assert [(row["id"], row["label"]) for row in found.to_pylist()] == [
         (f"r{row}", expected[f"r{row}"]) for row in answered if f"r{row}" in expected
     ]
-
-
-def test_coverage_counts_what_came_what_did_not_and_what_belongs_to_nothing(predictions, labels):
-    came = pa.concat_tables(
-        [
-            *(labels([row], delay=10 * (row + 1)) for row in range(9)),
-            labels([9], delay=5000),
-            labels([0], delay=9999),  # again: the first counts
-            labels([15]),  # of a prediction that is too young to be asked for
-            labels([100, 101]),
-        ]
-    )
-    found = coverage(predictions(0, 20), came, before=12_000, wait=3600)
-    assert (found.predictions, found.labelled, found.late, found.repeated, found.unmatched) == (12, 10, 1, 1, 2)
-    assert found.fraction == pytest.approx(10 / 12)
-    assert (found.delay_p50, found.delay_p90) == (pytest.approx(55), pytest.approx(90 + 0.1 * (5000 - 90)))
-
-
-def test_coverage_of_nothing_is_unknown(predictions, labels):
-    for rows in (predictions(0, 0), FIXED["predictions"].empty_table()):
-        found = coverage(rows, labels([1]), before=10**9, wait=60)
-        assert (found.fraction, found.delay_p50, found.delay_p90, found.unmatched) == (None, None, None, 1)
-    found = coverage(predictions(0, 4), FIXED["labels"].empty_table(), before=2_000, wait=60)
-    assert (found.predictions, found.fraction, found.delay_p50, found.unmatched) == (2, 0.0, None, 0)
 
 
 def test_labels_of_several_versions_and_chunks_are_one(folder, predictions, labels):

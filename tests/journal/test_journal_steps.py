@@ -13,7 +13,7 @@ from app.journal import manifests, steps
 from app.journal.rows import FIXED, PROFILES, JournalError, Step, prediction_schema
 from app.journal.steps import Journal
 from app.journal.writer import SegmentWriter
-from app.workspace import Workspace
+from app.workspace import Workspace, write_bytes
 
 
 def profiles(rows=3):
@@ -186,7 +186,7 @@ def test_merged_steps_are_fewer_files_and_the_same_steps(writer, journal, predic
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_steps_of_different_features_are_not_merged_and_are_read_together(writer, journal, predictions, folder):
+def test_steps_of_different_features_keep_their_files_and_are_read_together(writer, journal, predictions, folder):
     older = predictions(0, 10)
     wind = pa.array([1.5] * 10, pa.float32())
     features = pa.StructArray.from_arrays([wind, pa.array(["7"] * 10)], names=["wind", "distance"])
@@ -196,6 +196,8 @@ def test_steps_of_different_features_are_not_merged_and_are_read_together(writer
         writer.write("predictions", table)
         made.append(journal.commit())
     journal.compact()
+    assert [name for name in files(folder) if name.endswith(".json")] == ["000001-000002.json"]
+    assert len(files(folder)) == 3
     assert all(map(same, made, journal.steps()))
     both = journal.predictions()
     assert both["features"][0].as_py() == {"distance": "0", "rain": None, "zone": "north", "wind": None}
@@ -220,14 +222,53 @@ def test_a_service_whose_task_became_another_goes_on(writer, journal, prediction
     assert same(step, next(journal.steps()))
 
 
-def test_files_that_would_be_too_large_are_not_merged(writer, journal, predictions, folder, monkeypatch):
-    monkeypatch.setattr(manifests, "FANOUT", 2)
-    monkeypatch.setattr(steps, "MOST_MERGED_ROWS", 20)
-    for start in range(0, 40, 10):
+def test_a_category_of_long_numbers_that_became_a_quantity_stops_neither_commits_nor_readers(
+    writer, journal, predictions
+):
+    for values in (pa.array([2**60 + 1, 7], pa.int64()), pa.array([1.5, 2.5], pa.float32())):
+        features = pa.StructArray.from_arrays([values], names=["account"])
+        writer.write("predictions", predictions(0, 2).set_column(8, "features", features))
+    step = journal.commit()
+    assert [row["account"] for row in step.predictions["features"].to_pylist()] == [2.0**60, 7.0, 1.5, 2.5]
+    assert same(step, next(journal.steps()))
+    assert journal.predictions().equals(step.predictions)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_however_many_rows_a_step_has_manifests_stay_few_and_steps_the_same(
+    writer, journal, predictions, labels, folder, monkeypatch
+):
+    monkeypatch.setattr(steps, "MOST_MERGED_ROWS", 22)
+    made = []
+    for number in range(11):
+        writer.write("predictions", predictions(number * 10, number * 10 + 10))
+        writer.write("labels", labels([number]))
+        made.append(journal.commit())
+    journal.compact()
+    assert [name for name in files(folder) if name.endswith(".json")] == [
+        "000001-000008.json",
+        "000009-000010.json",
+        "000011.json",
+    ]
+    assert len(files(folder)) == 3 + 6 * 2  # two streams of five pairs and the last
+    for after in range(12):
+        again = list(Journal(folder).steps(after))
+        assert len(again) == 11 - after
+        assert all(map(same, made[after:], again))
+    assert names(journal.predictions(["id"], event_from=35_000, event_until=61_000)) == [
+        f"r{i}" for i in range(35, 61)
+    ]
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_manifest_does_not_grow_without_bound(writer, journal, predictions, folder, monkeypatch):
+    monkeypatch.setattr(steps, "MOST_MERGED_ROWS", 0)
+    monkeypatch.setattr(manifests, "MOST_PARTS", 4)
+    for start in range(0, 80, 10):
         writer.write("predictions", predictions(start, start + 10))
         journal.commit()
     journal.compact()
-    assert [name for name in files(folder) if name.endswith(".json")] == ["000001-000002.json", "000003-000004.json"]
+    assert [name for name in files(folder) if name.endswith(".json")] == ["000001-000004.json", "000005-000008.json"]
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -238,7 +279,7 @@ def test_a_damaged_old_step_does_not_keep_new_ones_out(writer, journal, predicti
     next(Path(folder).rglob("step-000001-*.parquet")).write_bytes(b"damaged")
     writer.write("predictions", predictions(20, 30))
     assert journal.commit().number == 3
-    assert "steps cannot be merged" in caplog.text
+    assert "steps 1 to 2 cannot be put into one file" in caplog.text
     with pytest.raises(JournalError, match="step-000001"):
         list(journal.steps())
 
@@ -250,6 +291,28 @@ def test_a_manifest_that_is_none_is_named(writer, journal, predictions, folder, 
     next(Path(folder).rglob("000001*.json")).write_bytes(content)
     with pytest.raises(JournalError, match=r"000001.*\.json is no manifest"):
         list(Journal(folder).steps())
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_damaged_or_lost_old_step_does_not_keep_others_from_being_merged(
+    lost, writer, journal, predictions, folder, caplog
+):
+    def commit(step):
+        writer.write("predictions", predictions(step * 10, step * 10 + 10))
+        journal.commit()
+
+    commit(1)
+    spoiled = next(Path(folder).rglob("step-000001-*.parquet"))
+    spoiled.unlink() if lost else spoiled.write_bytes(b"damaged")
+    for step in range(2, 9):
+        commit(step)
+    journal.compact()
+    assert [name for name in files(folder) if name.endswith(".json")] == ["000001-000008.json"]
+    assert caplog.text.count("cannot be put into one file") == 1
+    with pytest.raises(JournalError, match=r"step-000001-.* cannot be read"):
+        list(journal.steps())
+    assert [step.number for step in journal.steps(after=2)] == list(range(3, 9))
 
 
 def test_a_step_that_was_lost_is_said_to_be(writer, journal, predictions, folder):
@@ -282,10 +345,33 @@ def test_hours_that_are_past_are_forgotten_and_numbers_go_on(folder, journal, pr
     assert journal.commit().number == 5
 
 
+@pytest.mark.usefixtures("small_blocks")
+def test_a_block_is_forgotten_with_its_newest_hour_and_not_a_file_before(folder, journal, predictions, monkeypatch):
+    monkeypatch.setattr(steps, "MOST_MERGED_ROWS", 0)
+    moment = dt.datetime(2026, 11, 24, tzinfo=dt.UTC)
+    writer = SegmentWriter(folder, "a", clock=lambda: moment)
+    for hour in range(5):
+        moment = moment.replace(hour=hour)
+        writer.write("predictions", predictions(hour * 10, hour * 10 + 10))
+        journal.commit()
+    journal.compact()
+
+    def expire(hour):
+        journal.expire(int(dt.datetime(2026, 11, 24, hour, tzinfo=dt.UTC).timestamp() * 1000))
+
+    expire(3)  # the block of hours 0 to 3 has rows of hour 3
+    assert names(journal.predictions()) == [f"r{i}" for i in range(50)]
+    expire(4)
+    assert names(journal.predictions()) == [f"r{i}" for i in range(40, 50)]
+    assert len(files(folder)) == 2
+
+
 def test_what_was_left_by_the_killed_is_deleted_when_it_is_old(folder, writer, journal, predictions):
     writer.write("predictions", predictions(0, 10))
     draft, kept = Path(folder, "new", "predictions", ".seg-draft"), len(files(folder))
     draft.touch()
+    Path(folder, "steps").mkdir()
+    Path(folder, "steps", ".000001.json.0a1b").touch()
     Path(folder, "corrupt").mkdir()
     Path(folder, "corrupt", "labels-seg").touch()
     assert journal.predictions().num_rows == 10
@@ -293,3 +379,24 @@ def test_what_was_left_by_the_killed_is_deleted_when_it_is_old(folder, writer, j
     assert draft.exists()
     journal.expire(int((dt.datetime.now(dt.UTC) + dt.timedelta(hours=2)).timestamp() * 1000))
     assert len(files(folder)) == kept
+
+
+def test_a_commit_that_finds_no_room_for_a_stream_leaves_none_of_the_others(
+    writer, journal, predictions, labels, folder, monkeypatch
+):
+    writer.write("predictions", predictions(0, 10))
+    writer.write("labels", labels([1]))
+    before = files(folder)
+
+    def full(uri, data):
+        if "/labels/" in uri:
+            raise OSError(28, "No space left on device")
+        write_bytes(uri, data)
+
+    monkeypatch.setattr(steps, "write_bytes", full)
+    for _ in range(2):
+        with pytest.raises(JournalError, match=r"labels/.* cannot be written: No space left on device"):
+            journal.commit()
+    assert files(folder) == before
+    monkeypatch.undo()
+    assert journal.commit().number == 1

@@ -118,6 +118,23 @@ def test_a_writer_that_dies_leaves_no_bundle(contents, tmp_path, monkeypatch) ->
         open_bundle(str(folder))
 
 
+def test_a_second_writer_of_equal_contents_takes_nothing_from_the_first(contents, tmp_path, monkeypatch) -> None:
+    real = module.write_bytes
+
+    def dying(uri: str, data: bytes) -> None:
+        raise OSError("killed")
+
+    def interrupted(uri: str, data: bytes) -> None:
+        if uri.endswith("manifest.json"):  # all else is there; now a job that was tried again begins, and dies
+            monkeypatch.setattr(module, "write_bytes", dying)
+            with pytest.raises(OSError, match="killed"):
+                write(str(tmp_path), contents)
+        real(uri, data)
+
+    monkeypatch.setattr(module, "write_bytes", interrupted)
+    assert open_bundle(write(str(tmp_path), contents)).name == "flights"
+
+
 def test_no_bundle_there(tmp_path) -> None:
     with pytest.raises(UserError, match="is not there"):
         open_bundle(str(tmp_path / "nothing"))

@@ -53,6 +53,18 @@ def test_without_a_line_up_there_is_no_replica(replica: Replica) -> None:
         replica.follower.first()
 
 
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"\xff", b'{"generation": 2, "champion": {"version": "\xff", "bundle": "x"}}']
+)
+def test_a_line_up_that_is_none_is_a_fault_and_who_answers_goes_on(data: bytes, replica: Replica) -> None:
+    write_lineup(replica.uri, Lineup(1, ONE))
+    replica.standings.append(replica.follower.first())
+    Path(replica.uri).write_bytes(data)
+    replica.follower.look()
+    assert replica.stands() == ("1", None, 0, 1)
+    assert replica.faults == [None]
+
+
 def test_every_change_is_followed_and_a_version_is_loaded_once(replica: Replica) -> None:
     write_lineup(replica.uri, Lineup(1, ONE))
     replica.standings.append(replica.follower.first())
