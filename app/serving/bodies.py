@@ -1,6 +1,7 @@
 """How is a request's body read? Whole, within its limit of bytes and of time."""
 
 import asyncio
+import json
 
 from app.serving.asgi import Receive, Scope
 from app.serving.problems import Problem
@@ -64,3 +65,17 @@ async def read_body(receive: Receive, length: int | None, limit: int) -> bytes:
         detail = f"the body was not whole after {BODY_TIMEOUT:g} s; {size} bytes had come"
         raise Problem(408, "slow-body", detail) from None
     return b"".join(pieces)
+
+
+def value_at(body: bytes, *place: str | int) -> object:
+    """Return what stands at a place of a JSON body that was refused.
+
+    Raises LookupError where this cannot be told: what follows a mistake need not be JSON, and a name may be there twice.
+    """
+    try:
+        found = json.loads(body.decode())
+        for step in place:
+            found = found[step]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise LookupError(str(error)) from None
+    return found

@@ -1,7 +1,6 @@
 """What came true: `POST /<name>/labels`, checked against the target and durable before it is acknowledged."""
 
 import asyncio
-import json
 import re
 import time
 from typing import Annotated, Any
@@ -17,7 +16,7 @@ from app.journal.rows import JournalError, label_schema
 from app.journal.writer import LabelCommits
 from app.serving.arrow_codec import ArrowCodec, check_single, first, read_stream
 from app.serving.asgi import Answer
-from app.serving.bodies import INLINE_BYTES, JSON, wrong_content_type
+from app.serving.bodies import INLINE_BYTES, JSON, value_at, wrong_content_type
 from app.serving.codec import FLOAT32_MAX, ID_LENGTH
 from app.serving.moments import (
     HIGHEST,
@@ -35,7 +34,7 @@ from app.spec import Value
 from app.types import UserError
 
 _PLACE = re.compile(r" - at `\$(?:\.labels)?(?:\[(\d+)\])?(?:\.(\w+))?`$")
-_FIELD = re.compile(r"field `(.*?)`")
+_FIELD = re.compile(r"field `(.*?)`", re.DOTALL)
 _ALLOWED = {
     "id": f"text of up to {ID_LENGTH} characters or a whole number of 64 bits",
     "time": "an ISO 8601 time, or whole milliseconds since 1970, of the years 1 to 9999",
@@ -125,10 +124,13 @@ class LabelCodec:
         if (field := _FIELD.search(message)) is not None:
             code = "missing-field" if "missing" in message else "unknown-field"
             allowed = "id, label and time" if row is not None else "labels"
-            return _refused(code, row, field[1], f"{message}; allowed are {allowed}", allowed)
+            return _refused(code, row, field[1], f"{message:.100}; allowed are {allowed}", allowed)
         if row is None or name is None:
             return _refused("wrong-type", row, name, message, None)
-        found = json.loads(body)["labels"][row][name]
+        try:
+            found = value_at(body, "labels", row, name)
+        except LookupError:
+            return _refused("wrong-type", row, name, f"{name!r}: {message}", None)
         code = "null" if found is None else "wrong-type"
         return _wrong(code, row, name, found, _ALLOWED.get(name, self.allowed))
 

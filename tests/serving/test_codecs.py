@@ -200,6 +200,36 @@ def test_json_rubbish_is_refused(body: bytes, status: int, code: str) -> None:
     assert (problem.status, problem.code) == (status, code)
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b'"}',  # cut off
+        b'"}], "rows": []}',  # the name is there twice
+        b'", "seats": ' + b"9" * 5000 + b"}]}",
+        b'", "seats": ' + b"[" * 100_000,
+        b'", "carrier": "\xff"}]}',
+        b'\xed\xa0\x80"}]}',  # half a surrogate pair
+    ],
+)
+def test_a_wrong_value_is_named_whatever_follows_it(rest: bytes) -> None:
+    problem = refused(b'{"rows": [{"temp": "warm' + rest)
+    document = json.loads(problem.body())
+    assert (document["status"], document["row"], document["field"]) == (422, 0, "temp")
+    assert "got `str`" in document["detail"]
+
+
+@pytest.mark.parametrize("name", ["x" * 1_000_000, "\n" * 1_000_000])
+def test_a_megabyte_that_is_sent_does_not_come_back(name: str) -> None:
+    problem = refused(json.dumps({"rows": [{name: 1}]}).encode())
+    assert (problem.code, len(problem.body()) < 2000) == ("unknown-field", True)
+
+
+@pytest.mark.parametrize("name", ["temp", "gate", "flight", "when"])
+def test_a_number_of_more_digits_than_python_reads_is_refused(name: str) -> None:
+    body = rows_body({**ROW, name: "here"}).replace(b'"here"', b"9" * 5000)
+    assert (refused(body).status, json.loads(refused(body).body())["field"]) == (422, name)
+
+
 def test_a_number_beyond_float64_is_refused() -> None:
     body = rows_body(ROW).replace(b"180", b"1e999")
     assert refused(body).code == "not-finite"
