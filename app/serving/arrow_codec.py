@@ -5,13 +5,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from app.data.features import CategoryColumn, NumberColumn, TargetColumn
+from app.serving.arrow_stream import check_single, read_stream
 from app.serving.codec import ID, Batch, Fields, Mixed
 from app.serving.identifiers import uuid7_array
 from app.serving.moments import Moments, NoMoment, NoTime, read_column
-from app.serving.problems import Problem
 from app.types import Scores
-
-_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
 class ArrowCodec:
@@ -27,7 +25,8 @@ class ArrowCodec:
     def decode(self, body: bytes) -> Batch:
         """Decode and check a stream whose columns are the features (and, if sent, id, key and time).
 
-        Raises Problem: 400 for a broken stream, 413 for too many rows, 422 for other columns or values.
+        Raises Problem: 400 for a broken stream, 413 for too many rows or too long texts, 415 for a compressed one, 422 for
+        other columns or values.
         """
         table = read_stream(body)
         self._fields.check_count(table.num_rows)
@@ -115,28 +114,6 @@ class ArrowCodec:
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
         return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
-
-
-def read_stream(body: bytes) -> pa.Table:
-    """Return the table of a whole stream. Raises Problem 400 for anything else."""
-    if not body.endswith(_END):  # without it, a stream cut between two record batches would lose rows unseen
-        raise Problem(
-            400, "malformed-arrow", "the body is not a whole Arrow IPC stream: its end-of-stream mark is missing"
-        )
-    try:
-        with pa.ipc.open_stream(pa.BufferReader(body)) as reader:
-            table = reader.read_all()
-        table.validate(full=True)
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise Problem(400, "malformed-arrow", f"the body is not a whole Arrow IPC stream: {error}") from None
-    return table
-
-
-def check_single(names: list[str]) -> None:
-    """Refuse a column that is there twice."""
-    for name in names:
-        if names.count(name) > 1:
-            raise Problem(422, "duplicate-column", f"column {name!r} is there twice", field=name)
 
 
 def predictions(target: TargetColumn, scores: Scores, threshold: float) -> dict[str, pa.Array]:

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from app.data.features import TargetColumn, plain_labels
 from app.journal.rows import JournalError, label_schema
 from app.journal.writer import LabelCommits
-from app.serving.arrow_codec import ArrowCodec, check_single, first, read_stream
+from app.serving.arrow_codec import ArrowCodec, first
+from app.serving.arrow_stream import check_single, read_stream
 from app.serving.asgi import Answer
 from app.serving.bodies import INLINE_BYTES, JSON, value_at, wrong_content_type
 from app.serving.codec import FLOAT32_MAX, ID_LENGTH
