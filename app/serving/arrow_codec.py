@@ -9,7 +9,9 @@ from app.serving.arrow_stream import check_single, read_stream
 from app.serving.codec import ID, Batch, Fields, Mixed
 from app.serving.identifiers import uuid7_array
 from app.serving.moments import Moments, NoMoment, NoTime, read_column
-from app.types import Scores
+from app.types import MISSING_ID, Scores
+
+_MOST = pa.scalar(2**63 - 1, pa.uint64())
 
 
 class ArrowCodec:
@@ -45,6 +47,9 @@ class ArrowCodec:
             self._check_category(category, table.column(category.name))
         features = plan.encode(table)
         self._fields.check_numbers(features.number)
+        for i, category in enumerate(plan.category):
+            if category.required and (absent := np.flatnonzero(features.category[:, i] == MISSING_ID)).size:
+                raise self._fields.null(category.name, int(absent[0]))
         categories = [table.column(category.name) for category in plan.category]
         return Batch(
             self._ids(table), features, self._event(table), lambda row, column: categories[column][row].as_py()
@@ -73,18 +78,23 @@ class ArrowCodec:
             "integer": pa.types.is_integer(kind),
             "boolean": pa.types.is_boolean(kind),
         }[column.kind]
-        if not fits and not pa.types.is_null(kind):
+        if not fits:
+            if pa.types.is_null(kind) and values.null_count == len(values):
+                return
             raise self._fields.wrong_type(column.name, str(kind), str(kind))
-        if column.required and values.null_count:
-            raise self._fields.null(column.name, first(pc.is_null(values)))
-        if column.values is not None and not pa.types.is_null(kind):
-            plain = values.cast(kind)
-            wrong = pc.and_(
-                pc.invert(pc.is_in(plain, value_set=pa.array(column.values).cast(kind))), pc.is_valid(plain)
-            )
-            if pc.any(wrong).as_py():
-                row = first(wrong)
-                raise self._fields.not_allowed(column.name, plain[row].as_py(), row)
+        allowed = None if column.values is None else pa.array(column.values)
+        start = 0
+        for chunk in values.chunks:
+            named = pa.types.is_dictionary(chunk.type)
+            plain = chunk.dictionary if named else chunk
+            if pa.types.is_uint64(kind) and (place := pc.index(pc.greater(plain, _MOST), True).as_py()) >= 0:
+                raise self._fields.not_allowed(column.name, plain[place].as_py(), None if named else start + place)
+            if allowed is not None:
+                wrong = _none_of(plain, allowed)
+                place = pc.index(wrong.take(chunk.indices) if named else wrong, True).as_py()
+                if place >= 0:
+                    raise self._fields.not_allowed(column.name, chunk[place].as_py(), start + place)
+            start += len(chunk)
 
     def _ids(self, table: pa.Table) -> pa.Array:
         for name in self._fields.ids:
@@ -114,6 +124,13 @@ class ArrowCodec:
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
         return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def _none_of(values: pa.Array, allowed: pa.Array) -> pa.Array:
+    """Say of each value (n,) that is no null whether it is none of those allowed."""
+    if pa.types.is_integer(values.type):  # a narrow type need not hold all that is allowed
+        values = values.cast(pa.int64())
+    return pc.and_(pc.invert(pc.is_in(values, value_set=allowed.cast(values.type))), pc.is_valid(values))
 
 
 def predictions(target: TargetColumn, scores: Scores, threshold: float) -> dict[str, pa.Array]:

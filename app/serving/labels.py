@@ -168,6 +168,8 @@ class LabelCodec:
             plain = plain_labels("label", sent)
         except UserError:
             raise _wrong("wrong-type", None, "label", str(sent.type), self.allowed) from None
+        except pa.ArrowInvalid as error:  # a whole number beyond 64 bits
+            raise _wrong("not-allowed", None, "label", str(error), self.allowed) from None
         if plain.type != self._kind and not (pa.types.is_integer(plain.type) and pa.types.is_floating(self._kind)):
             raise _wrong("wrong-type", None, "label", str(sent.type), self.allowed)
         plain = plain.cast(self._kind, safe=False)

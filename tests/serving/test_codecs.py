@@ -268,6 +268,50 @@ def test_arrow_takes_dictionaries_and_columns_of_nulls() -> None:
     same(ARROW.decode(stream(encoded)).features, JSON.decode(rows_body(ROW)).features)
 
 
+def replaced(name: str, column: pa.Array) -> bytes:
+    """Return a stream of good rows, but for one column."""
+    table = pa.ipc.open_stream(arrow_body(*[ROW] * len(column))).read_all()
+    if name not in table.column_names:
+        return stream(table.append_column(name, column))
+    return stream(table.set_column(table.column_names.index(name), name, column))
+
+
+def named(values: pa.Array, *index: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(index, pa.int8()), values)
+
+
+@pytest.mark.parametrize("kind", [pa.int8(), pa.uint8(), pa.uint32(), pa.uint64(), pa.int64()])
+def test_arrow_takes_whole_numbers_however_narrow_and_refuses_those_that_are_not_allowed(kind: pa.DataType) -> None:
+    limited = FeaturePlan(
+        (), (CategoryColumn("gate", "integer", (7, 8), values=(7, 8, 300, -1)),), TargetColumn("late", "binary")
+    )
+    codec = ArrowCodec(Fields(limited, 10), "flights/3", 0.5)
+    for column in (pa.array([8, None, 7], kind), named(pa.array([7, 8, 9], kind), 1, 0, 0)):
+        assert codec.decode(stream(pa.table({"gate": column}))).features.category[0, 0] == 3
+    for column in (pa.array([None, 9], kind), named(pa.array([7, 8, 9], kind), 0, 2)):
+        problem = refused(stream(pa.table({"gate": column})), codec)
+        assert (problem.code, problem.row, problem.document["found"]) == ("not-allowed", 1, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "code", "row"),
+    [
+        ("gate", pa.array([7, 2**64 - 1], pa.uint64()), "not-allowed", 1),
+        ("gate", named(pa.array([7, 2**64 - 1], pa.uint64()), 0, 1), "not-allowed", None),
+        ("gate", named(pa.nulls(1), 0, 0), "wrong-type", None),
+        ("carrier", named(pa.array(["UA", None]), 0, 1), "null", 1),
+        ("when", pa.array([None, 2**64 - 1], pa.uint64()), "not-allowed", 1),
+        ("when", pa.array([0, 2**31 - 1], pa.date32()), "not-allowed", 1),
+        ("when", named(pa.array([[1.0]]), 0, 0), "wrong-type", None),
+    ],
+)
+def test_arrow_values_that_no_json_could_hold_are_refused(
+    name: str, column: pa.Array, code: str, row: int | None
+) -> None:
+    problem = refused(replaced(name, column), ARROW)
+    assert (problem.code, problem.row, problem.document["field"]) == (code, row, name)
+
+
 def test_rows_keep_the_ids_their_caller_gave_and_get_uuid7_otherwise() -> None:
     assert JSON.decode(rows_body({**ROW, "flight": "AA-1"}, {**ROW, "id": 7})).ids == ["AA-1", 7]
     assert ARROW.decode(arrow_body({**ROW, "id": "x"})).ids.to_pylist() == ["x"]

@@ -134,6 +134,8 @@ def test_rubbish_is_refused(here: Any, content: dict[str, Any], status: int, cod
         ({"label": pa.array(["d", "e"])}, None),
         ({"label": pa.array([dt.date(2024, 1, 1)] * 2)}, "wrong-type"),
         ({"label": pa.nulls(2)}, "null"),
+        ({"label": pa.array([1, 2**64 - 1], pa.uint64())}, None),
+        ({"label": pa.DictionaryArray.from_arrays(pa.array([0, 0]), pa.array([[1.0]]))}, "wrong-type"),
         ({"time": pa.array([True, False])}, "wrong-type"),
         ({"time": pa.array(["2024-01-01", "soon"])}, "not-allowed"),
         ({"more": pa.array([1, 2])}, "unknown-field"),
