@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 
 from app.data.features import CategoryColumn, NumberColumn, TargetColumn
 from app.serving.arrow_stream import check_single, read_stream
-from app.serving.codec import ID, Batch, Fields, Mixed
+from app.serving.codec import ID, ID_LENGTH, Batch, Fields, Mixed
 from app.serving.identifiers import uuid7_array
 from app.serving.moments import Moments, NoMoment, NoTime, read_column
 from app.types import MISSING_ID, Scores
@@ -97,15 +97,22 @@ class ArrowCodec:
             start += len(chunk)
 
     def _ids(self, table: pa.Table) -> pa.Array:
+        """Return the first id that each row was sent with, or a new one."""
+        found: pa.Array | None = None
         for name in self._fields.ids:
             if name not in table.column_names:
                 continue
             sent = table.column(name).combine_chunks()
-            kind = sent.type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
-                raise self._fields.wrong_type(name, str(kind), str(kind))
-            return pc.coalesce(sent.cast(pa.string()), uuid7_array(len(sent))) if sent.null_count else sent
-        return uuid7_array(table.num_rows)
+            if sent.null_count == len(sent):
+                continue
+            if not is_id(sent.type):
+                raise self._fields.wrong_type(name, str(sent.type), str(sent.type))
+            if (row := too_long(sent)) is not None:
+                raise self._fields.not_allowed(name, sent[row].as_py(), row)
+            found = sent if found is None else pc.coalesce(found.cast(pa.string()), sent.cast(pa.string()))
+        if found is None:
+            return uuid7_array(table.num_rows)
+        return pc.coalesce(found.cast(pa.string()), uuid7_array(len(found))) if found.null_count else found
 
     def encode(self, batch: Batch, scores: Scores, mixed: Mixed | None = None) -> bytes:
         """Return a stream of id, score, label and model; regression has no label, multiclass all `scores` as a list.
@@ -131,6 +138,19 @@ def _none_of(values: pa.Array, allowed: pa.Array) -> pa.Array:
     if pa.types.is_integer(values.type):  # a narrow type need not hold all that is allowed
         values = values.cast(pa.int64())
     return pc.and_(pc.invert(pc.is_in(values, value_set=allowed.cast(values.type))), pc.is_valid(values))
+
+
+def is_id(kind: pa.DataType) -> bool:
+    """Say whether a column of this type can hold ids."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind))
+
+
+def too_long(ids: pa.Array | pa.ChunkedArray) -> int | None:
+    """Return the place of the first id that is longer than one may be; None where none is."""
+    if pa.types.is_integer(ids.type):
+        return None
+    row = int(pc.index(pc.greater(pc.utf8_length(ids), ID_LENGTH), True).as_py())
+    return row if row >= 0 else None
 
 
 def predictions(target: TargetColumn, scores: Scores, threshold: float) -> dict[str, pa.Array]:

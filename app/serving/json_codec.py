@@ -121,10 +121,11 @@ class JsonCodec:
 
     def _from_columns(self, columns: Any) -> Batch:
         values = {name: get(columns) for name, get in self._features}
-        sent = next((ids for attribute in self._ids if (ids := getattr(columns, attribute)) is not None), None)
+        sent = [(name, getattr(columns, at)) for name, at in zip(self._fields.ids, self._ids, strict=True)]
+        sent = [(name, column) for name, column in sent if column is not None]
         first, n = next(((name, len(column)) for name, column in values.items()), ("", 0))
         times = self._time(columns) if self._time is not None else None
-        for name, column in [*values.items(), ("id", sent), (self._fields.time, times)]:
+        for name, column in [*values.items(), *sent, (self._fields.time, times)]:
             if column is not None and len(column) != n:
                 detail = (
                     f"column {name!r} has {len(column)} values, column {first!r} has {n}; they must be equally long"
@@ -138,8 +139,8 @@ class JsonCodec:
         for i, (get, ids) in enumerate(self._categories):
             category[:, i] = [ids.get(value, UNSEEN_ID) for value in get(columns)]
         names: Sequence[str | int] | pa.Array = uuid7_array(n)
-        if sent is not None:
-            names = [uuid7() if value is None else value for value in sent]
+        if sent:
+            names = [_first(row) for row in zip(*(column for _, column in sent), strict=True)]
         lists = [get(columns) for get, _ in self._categories]
         event = self._event(times) if times is not None else None
         return Batch(
@@ -228,6 +229,14 @@ def _struct(name: str, attributes: dict[str, str], required: dict[str, Any], opt
         kw_only=True,
         gc=False,
     )
+
+
+def _first(ids: tuple[_Identifier, ...]) -> str | int:
+    """Return the first id that a row was sent with, or a new one."""
+    for one in ids:
+        if one is not None:
+            return one
+    return uuid7()
 
 
 def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:

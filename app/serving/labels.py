@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from app.data.features import TargetColumn, plain_labels
 from app.journal.rows import JournalError, label_schema
 from app.journal.writer import LabelCommits
-from app.serving.arrow_codec import ArrowCodec, first
+from app.serving.arrow_codec import ArrowCodec, first, is_id, too_long
 from app.serving.arrow_stream import check_single, read_stream
 from app.serving.asgi import Answer
 from app.serving.bodies import INLINE_BYTES, JSON, value_at, wrong_content_type
@@ -148,11 +148,13 @@ class LabelCodec:
                 raise _refused("missing-field", None, name, f"column {name!r} is missing", None)
         self._check_count(table.num_rows)
         ids, label = table.column("id"), table.column("label")
-        if not (pa.types.is_integer(ids.type) or pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type)):
+        if not is_id(ids.type):
             raise _wrong("wrong-type", None, "id", str(ids.type), _ALLOWED["id"])
         for name, column in (("id", ids), ("label", label)):
             if column.null_count:
                 raise _wrong("null", first(pc.is_null(column)), name, None, _ALLOWED.get(name, self.allowed))
+        if (row := too_long(ids)) is not None:
+            raise _wrong("not-allowed", row, "id", ids[row].as_py(), _ALLOWED["id"])
         event = None
         if "time" in table.column_names:
             try:

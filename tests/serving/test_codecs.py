@@ -320,6 +320,30 @@ def test_rows_keep_the_ids_their_caller_gave_and_get_uuid7_otherwise() -> None:
     assert [uuid.UUID(str(name)).version for name in made] == [7, 7]
 
 
+def test_a_row_without_a_key_is_known_by_its_id_in_every_format() -> None:
+    rows = [
+        {**ROW, "flight": "AA-1", "id": "a"},
+        {**ROW, "flight": None, "id": "b"},
+        {**ROW, "flight": None, "id": None},
+    ]
+    for ids in (
+        JSON.decode(rows_body(*rows)).ids,
+        JSON.decode(columns_body(*rows)).ids,
+        ARROW.decode(arrow_body(*rows)).ids.to_pylist(),
+    ):
+        assert list(ids[:2]) == ["AA-1", "b"]
+        assert uuid.UUID(str(ids[2])).version == 7
+    assert ARROW.decode(arrow_body({**ROW, "flight": None, "id": "b"})).ids.to_pylist() == ["b"]  # a column of nulls
+    assert JSON.decode(columns_body({**ROW, "flight": 0, "id": "b"})).ids == [0]
+
+
+def test_arrow_refuses_an_id_that_is_too_long_as_json_does() -> None:
+    rows = {**ROW, "id": "\u00e9" * 256}, {**ROW, "id": "x" * 257}
+    problem = refused(arrow_body(*rows), ARROW)
+    assert (problem.code, problem.row, problem.document["field"]) == ("not-allowed", 1, "id")
+    assert ARROW.decode(arrow_body(rows[0])).ids.to_pylist() == [rows[0]["id"]]
+
+
 def test_uuid7_sorts_by_time_and_both_makers_agree_on_its_form() -> None:
     for name in [uuid7(), *uuid7_array(1000).to_pylist()]:
         parsed = uuid.UUID(name)

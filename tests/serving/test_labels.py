@@ -131,6 +131,7 @@ def test_rubbish_is_refused(here: Any, content: dict[str, Any], status: int, cod
     [
         ({"id": pa.array([1.5, 2.5])}, "wrong-type"),
         ({"id": pa.array(["a", None])}, "null"),
+        ({"id": pa.array(["a", "x" * 257])}, "not-allowed"),
         ({"label": pa.array(["d", "e"])}, None),
         ({"label": pa.array([dt.date(2024, 1, 1)] * 2)}, "wrong-type"),
         ({"label": pa.nulls(2)}, "null"),
