@@ -45,15 +45,13 @@ async def read_body(receive: Receive, length: int | None, limit: int) -> bytes:
     too_large = Problem(413, "body-too-large", f"the body is larger than the {limit} bytes allowed")
     if length is not None and length > limit:
         raise too_large
-    message = await receive()
-    if not message.get("more_body"):  # nearly always: a small body comes in one piece
-        body: bytes = message.get("body", b"")
-        return body
-    pieces = [message.get("body", b"")]
-    size = len(pieces[0])
+    pieces: list[bytes] = []
+    size, more = 0, True
     try:
-        async with asyncio.timeout(BODY_TIMEOUT):
-            while message.get("more_body"):
+        async with asyncio.timeout(
+            BODY_TIMEOUT
+        ):  # of the first piece, too: a client may send its headers and no more
+            while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise Problem(400, "disconnected", "the client went away before its body was whole")
@@ -61,10 +59,11 @@ async def read_body(receive: Receive, length: int | None, limit: int) -> bytes:
                 size += len(pieces[-1])
                 if size > limit:
                     raise too_large
+                more = message.get("more_body", False)
     except TimeoutError:
         detail = f"the body was not whole after {BODY_TIMEOUT:g} s; {size} bytes had come"
         raise Problem(408, "slow-body", detail) from None
-    return b"".join(pieces)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def value_at(body: bytes, *place: str | int) -> object:
