@@ -127,13 +127,15 @@ class Recorder:
         """Write all that waits. Called by the thread alone."""
         while True:
             waiting = self._take()
+            promises = [one.promise for one in waiting if one.promise is not None]
             try:
                 tables = self._tables([one.answered for one in waiting])
             except Exception:  # the thread has to outlive a row that it cannot put down
                 log.exception("journal: %d requests cannot be put down", len(waiting))
                 self._give_up(sum(one.answered.rows for one in waiting))
-                tables = []
-            self._send(tables, [one.promise for one in waiting if one.promise is not None])
+                _settle(promises, JournalError("the rows cannot be put down"))
+                tables, promises = [], []
+            self._send(tables, promises)
             if not self._waiting:
                 return
 

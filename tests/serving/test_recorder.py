@@ -179,6 +179,20 @@ def test_durable_answers_wait_until_they_are_written_and_are_refused_when_they_c
     assert [row["id"] for row in here.kept.rows("predictions")] == ["a", "c"]
 
 
+def test_durable_answers_are_refused_where_their_rows_cannot_be_put_down(
+    room: Any, version: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = room(durable=True, flush=dt.timedelta(hours=1))
+    here.stand(version("1"))
+    here.recorder.start()
+    with monkeypatch.context() as broken:
+        broken.setattr(recording, "Gathered", None)
+        assert here.predict(ROW).status_code == 503
+    assert here.predict(ROW | {"ride": "next"}).status_code == 200
+    here.recorder.close()
+    assert [row["id"] for row in here.kept.rows("predictions")] == ["next"]
+
+
 def test_the_thread_writes_by_itself_and_the_end_of_the_server_leaves_nothing_unwritten(
     room: Any, version: Any
 ) -> None:
