@@ -10,6 +10,7 @@ import pytest
 
 from app.journal.rows import PROFILES, prediction_schema
 from app.lineup import bucket
+from app.serving import profiles as profiling
 from app.serving import recorder as recording
 from app.types import Features, Scores
 
@@ -99,6 +100,22 @@ def test_profiles_count_what_was_scored_by_version_and_hour_and_add_up(room: Any
     total = sum(np.frombuffer(row["counts"], "<u4").reshape(shape) for row in found)
     batch = loaded.codecs["application/json"].decode(json.dumps({"rows": rows}).encode())
     np.testing.assert_array_equal(total, loaded.binning.count(batch.features, loaded.runtime.score(batch.features)))
+
+
+def test_values_are_counted_in_a_bounded_number_of_hours_and_rows_in_all(
+    room: Any, version: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profiling, "_MOST_HOURS", 2)
+    here = room()
+    here.stand(version("1"))
+    here.predict(*[ROW | {"at": hour * HOUR} for hour in (9, 1, 2, 3, 4, 9, 9, 3)])
+    here.recorder.flush()
+    found = here.kept.rows("profiles")
+    counted = {
+        int(row["window"].timestamp() * 1000) // HOUR: row["rows"] for row in found if row["counts"] is not None
+    }
+    assert counted == {9: 3, 3: 2}
+    assert sum(row["rows"] for row in found) == 8
 
 
 def test_a_sample_is_chosen_by_id_and_profiles_still_count_every_row(room: Any, version: Any) -> None:
