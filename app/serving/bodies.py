@@ -17,8 +17,9 @@ _OWN = (b"same-origin", b"none")
 def content_type_and_length(scope: Scope) -> tuple[str, int | None]:
     """Return the content type, JSON when none is named, and the length if the client tells.
 
-    Raises Problem 403 where a browser says that another site's page has it send this: such a page needs nobody's leave to
-    post to whatever the browser reaches, this machine's loopback among it.
+    Raises Problem 415 for a body that is encoded: gzip would be told that it is no JSON. Raises Problem 403 where a browser
+    says that another site's page has it send this: such a page needs nobody's leave to post to whatever the browser
+    reaches, this machine's loopback among it.
     """
     content_type, length = JSON, None
     for name, value in scope["headers"]:
@@ -28,6 +29,10 @@ def content_type_and_length(scope: Scope) -> tuple[str, int | None]:
             length = int(value)
         elif name == b"sec-fetch-site" and value not in _OWN:
             raise Problem(403, "cross-site", "a page of another site had a browser send this; that is never answered")
+        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            found = value.decode("latin-1")
+            detail = f"found content encoding {found!r:.100}, a body is read as it comes: send it without"
+            raise Problem(415, "content-encoding", detail, found=found, allowed="identity")
     return content_type, length
 
 

@@ -52,7 +52,7 @@ _PROBLEMS = {
     "403": _FORBIDDEN,
     "408": "The body came too slowly",
     "413": "Body or row count above the limit, or an Arrow stream that unfolds to far more than was sent",
-    "415": "Another content type, or an Arrow stream whose buffers are compressed or whose dictionaries grow",
+    "415": "Another content type, a body that is compressed, or an Arrow stream whose buffers are compressed or whose dictionaries grow",
     "422": "A field that is unknown, missing, of another type or outside its limits; says which row and field",
     "429": _TOO_MUCH,
     "503": "No model is loaded yet, or the journal cannot be written; Retry-After says when to come again",

@@ -28,6 +28,15 @@ def piece(body: bytes, more: bool = False) -> dict[str, Any]:
 GONE = {"type": "http.disconnect"}
 
 
+@pytest.mark.parametrize("encoding", [b"gzip", b"zstd, gzip", b"\xff"])
+def test_a_body_that_is_encoded_is_told_so(encoding: bytes) -> None:
+    with pytest.raises(Problem, match="content encoding") as caught:
+        bodies.content_type_and_length({"headers": [(b"content-encoding", encoding)]})
+    assert caught.value.status == 415
+    plain = {"headers": [(b"content-encoding", b" Identity"), (b"content-type", b"Application/JSON; charset=utf-8")]}
+    assert bodies.content_type_and_length(plain) == ("application/json", None)
+
+
 def test_pieces_are_put_together_up_to_the_limit() -> None:
     assert read(piece(b"1234567890")) == b"1234567890"
     assert read(piece(b"12345", more=True), {"type": "http.request", "body": b"67890"}) == b"1234567890"
