@@ -163,6 +163,22 @@ def test_beyond_its_bounds_the_oldest_rows_are_dropped_and_counted(
     assert here.count("evertrue_journal_dropped_rows_total") == 4
 
 
+def test_large_rows_are_bound_by_their_bytes(room: Any, version: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "MOST_ROWS", 100)
+    monkeypatch.setattr(recording, "ROWS_AT_ONCE", 50)
+    here = room()
+    here.stand(version("1"))
+    for name in "abcde":
+        here.predict(ROW | {"ride": name, "zone": "x" * 30 * 1024})
+    assert here.count("evertrue_journal_dropped_rows_total") == 2
+    here.recorder.flush()
+    written = [[row["id"] for row in table.to_pylist()] for name, table in here.kept.tables if name == "predictions"]
+    assert written == [["c", "d"], ["e"]]
+    here.predict(*[ROW | {"ride": str(i)} for i in range(100)])
+    here.recorder.flush()
+    assert here.count("evertrue_journal_dropped_rows_total") == 2
+
+
 def test_a_row_that_cannot_be_put_down_is_counted_and_the_next_is_written(
     room: Any, version: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
