@@ -147,10 +147,12 @@ def is_id(kind: pa.DataType) -> bool:
 
 def too_long(ids: pa.Array | pa.ChunkedArray) -> int | None:
     """Return the place of the first id that is longer than one may be; None where none is."""
-    if pa.types.is_integer(ids.type):
+    if pa.types.is_integer(ids.type) or ids.nbytes <= ID_LENGTH:
         return None
-    row = int(pc.index(pc.greater(pc.utf8_length(ids), ID_LENGTH), True).as_py())
-    return row if row >= 0 else None
+    lengths = pc.utf8_length(ids)
+    if (pc.max(lengths).as_py() or 0) <= ID_LENGTH:
+        return None
+    return first(pc.greater(lengths, ID_LENGTH))
 
 
 def predictions(target: TargetColumn, scores: Scores, threshold: float) -> dict[str, pa.Array]:
