@@ -125,6 +125,7 @@ class Recorder:
             self._wake.wait(self._seconds)
             self._wake.clear()
             self.flush()
+        self.flush()  # what came after the last look, before the end
 
     def flush(self) -> None:
         """Write all that waits. Called by the thread alone."""

@@ -226,6 +226,25 @@ def test_durable_answers_are_refused_where_their_rows_cannot_be_put_down(
     assert [row["id"] for row in here.kept.rows("predictions")] == ["next"]
 
 
+def test_a_row_that_comes_between_the_last_look_and_the_end_is_written(
+    room: Any, version: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = room(flush=dt.timedelta(milliseconds=1))
+    here.stand(version("1"))
+    flush, looks = here.recorder.flush, iter([True])
+
+    def and_end() -> None:
+        flush()
+        if next(looks, False):
+            here.predict(ROW | {"ride": "last"})
+            here.recorder._ended = True
+
+    monkeypatch.setattr(here.recorder, "flush", and_end)
+    here.recorder.start()
+    here.recorder._thread.join()
+    assert [row["id"] for row in here.kept.rows("predictions")] == ["last"]
+
+
 def test_the_thread_writes_by_itself_and_the_end_of_the_server_leaves_nothing_unwritten(
     room: Any, version: Any
 ) -> None:
