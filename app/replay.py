@@ -8,6 +8,7 @@ import datetime as dt
 import http.client
 import json
 import logging
+import select
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -84,6 +85,7 @@ class Client:
         self.sent += 1
         try:
             headers = {"content-type": content_type} | self._headers
+            self._reopen()
             self._connection.request("POST", f"{self._path}/{page}", body, headers)
             answer = self._connection.getresponse()
             content = answer.read()
@@ -103,6 +105,7 @@ class Client:
     def get(self, page: str) -> Any:
         """Return a JSON page. Raises UserError when there is none."""
         try:
+            self._reopen()
             self._connection.request("GET", f"{self._path}/{page}", headers=self._headers)
             answer = self._connection.getresponse()
             content = answer.read()
@@ -112,6 +115,11 @@ class Client:
         if answer.status != 200:
             raise UserError(f"{self.address}/{page}: {answer.status} {content[:500].decode(errors='replace')}")
         return json.loads(content)
+
+    def _reopen(self) -> None:
+        """Open another connection with the next request where a server has ended this one, as they do with idle ones."""
+        if self._connection.sock is not None and select.select([self._connection.sock], [], [], 0)[0]:
+            self._connection.close()
 
     def _fail(self, words: str) -> None:
         self.failed += 1

@@ -20,7 +20,7 @@ from jobs.build import build_table
 from jobs.command import main
 
 PATIENCE = 600
-"""Seconds a service may take to come up, its first training included."""
+"""Seconds that are waited for a service to come up; its first training may take longer, and goes on."""
 
 
 def serve(declaration: Declaration, workspace: Workspace, arguments: argparse.Namespace) -> None:
@@ -71,9 +71,13 @@ def _start(pid: Path, ready: Path, log: Path) -> None:
     pid.write_text(str(process.pid))
     end = time.monotonic() + PATIENCE
     while not ready.exists():
-        if process.poll() is not None or time.monotonic() > end:
+        if process.poll() is not None:
             pid.unlink(missing_ok=True)
             raise UserError(f"the service did not come up:\n{log.read_text()[-3000:]}")
+        if time.monotonic() > end:
+            raise UserError(
+                f"the service is not up after {PATIENCE} s, and goes on; see {log}, or end it with --stop"
+            )
         time.sleep(0.5)
     print(f"answering at {ready.read_text()}; see {ready.read_text()}/docs; log: {log}")
 

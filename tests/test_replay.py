@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import select
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,6 +30,7 @@ class Service(ThreadingHTTPServer):
         self.heard: list[tuple[str, list[dict]]] = []
         self.status = {"predict": 200, "labels": 202}
         self.keys: set[str | None] = set()
+        self.impatient = False
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -57,12 +59,15 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer)
 
+        self.close_connection = self.server.impatient
+
     def do_GET(self) -> None:
         self.server.keys.add(self.headers["authorization"])
         self.send_response(200)
         self.send_header("content-length", "2")
         self.end_headers()
         self.wfile.write(b"{}")
+        self.close_connection = self.server.impatient
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -154,6 +159,17 @@ def test_what_fails_is_counted_and_the_replay_goes_on(rides: Declaration, servic
     assert replay.labels_sent == 0
     assert replay.client.failed == sum(page == "labels" for page, _ in service.heard) > 0
     assert "labels: 422" in caplog.text
+
+
+def test_a_connection_that_the_server_ended_meanwhile_costs_no_request(service: Service):
+    service.impatient = True
+    client = Client(f"http://127.0.0.1:{service.server_port}/rides")
+    for _ in range(3):
+        assert client.post("labels", json.dumps({"rows": []}).encode(), "application/json", expected=202) == b"{}"
+        assert select.select([client._connection.sock], [], [], 10)[0]  # the server has ended it
+        assert client.get("drift") == {}
+        assert select.select([client._connection.sock], [], [], 10)[0]
+    assert client.failed == 0
 
 
 def test_labels_that_the_service_cannot_keep_now_are_sent_again_once_it_can(

@@ -186,9 +186,10 @@ def plain_categories(name: str, column: Column) -> Column:
 
     Raises UserError for a type that is no category.
     """
+    kind = kind_of(name, column.type)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    return column.cast(_ARROW[kind_of(name, column.type)])
+    return column.cast(_ARROW[kind])
 
 
 def plain_labels(name: str, column: Column) -> Column:

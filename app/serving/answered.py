@@ -64,7 +64,7 @@ class Second:
 class Answered(NamedTuple):
     """A request's rows with the champion's scores of all of them.
 
-    `arrival` is in ms since 1970. `challenger` scores the rows unheard later on, unless `second` says what it answered.
+    `arrival` is in ms since 1970, `size` the bytes of the body. `challenger` scores the rows unheard later on, unless `second` says what it answered.
     """
 
     batch: Batch
@@ -73,8 +73,14 @@ class Answered(NamedTuple):
     champion: Loaded
     challenger: Loaded | None
     second: Second | None
+    size: int
 
     @property
     def rows(self) -> int:
         """Number of rows."""
         return len(self.scores)
+
+    @property
+    def weight(self) -> int:
+        """What they take of a bound on waiting rows: as many as there are, or one for each KiB if those are more."""
+        return max(self.rows, self.size >> 10)

@@ -5,13 +5,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from app.data.features import CategoryColumn, NumberColumn, TargetColumn
-from app.serving.codec import ID, Batch, Fields, Mixed
+from app.serving.arrow_stream import check_single, read_stream
+from app.serving.codec import ID, ID_LENGTH, Batch, Fields, Mixed
 from app.serving.identifiers import uuid7_array
 from app.serving.moments import Moments, NoMoment, NoTime, read_column
-from app.serving.problems import Problem
-from app.types import Scores
+from app.types import MISSING_ID, Scores
 
-_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+_MOST = pa.scalar(2**63 - 1, pa.uint64())
 
 
 class ArrowCodec:
@@ -27,7 +27,8 @@ class ArrowCodec:
     def decode(self, body: bytes) -> Batch:
         """Decode and check a stream whose columns are the features (and, if sent, id, key and time).
 
-        Raises Problem: 400 for a broken stream, 413 for too many rows, 422 for other columns or values.
+        Raises Problem: 400 for a broken stream, 413 for too many rows or too long texts, 415 for a compressed one, 422 for
+        other columns or values.
         """
         table = read_stream(body)
         self._fields.check_count(table.num_rows)
@@ -46,6 +47,9 @@ class ArrowCodec:
             self._check_category(category, table.column(category.name))
         features = plan.encode(table)
         self._fields.check_numbers(features.number)
+        for i, category in enumerate(plan.category):
+            if category.required and (absent := np.flatnonzero(features.category[:, i] == MISSING_ID)).size:
+                raise self._fields.null(category.name, int(absent[0]))
         categories = [table.column(category.name) for category in plan.category]
         return Batch(
             self._ids(table), features, self._event(table), lambda row, column: categories[column][row].as_py()
@@ -74,29 +78,41 @@ class ArrowCodec:
             "integer": pa.types.is_integer(kind),
             "boolean": pa.types.is_boolean(kind),
         }[column.kind]
-        if not fits and not pa.types.is_null(kind):
+        if not fits:
+            if pa.types.is_null(kind) and values.null_count == len(values):
+                return
             raise self._fields.wrong_type(column.name, str(kind), str(kind))
-        if column.required and values.null_count:
-            raise self._fields.null(column.name, first(pc.is_null(values)))
-        if column.values is not None and not pa.types.is_null(kind):
-            plain = values.cast(kind)
-            wrong = pc.and_(
-                pc.invert(pc.is_in(plain, value_set=pa.array(column.values).cast(kind))), pc.is_valid(plain)
-            )
-            if pc.any(wrong).as_py():
-                row = first(wrong)
-                raise self._fields.not_allowed(column.name, plain[row].as_py(), row)
+        allowed = None if column.values is None else pa.array(column.values)
+        start = 0
+        for chunk in values.chunks:
+            named = pa.types.is_dictionary(chunk.type)
+            plain = chunk.dictionary if named else chunk
+            if pa.types.is_uint64(kind) and (place := pc.index(pc.greater(plain, _MOST), True).as_py()) >= 0:
+                raise self._fields.not_allowed(column.name, plain[place].as_py(), None if named else start + place)
+            if allowed is not None:
+                wrong = _none_of(plain, allowed)
+                place = pc.index(wrong.take(chunk.indices) if named else wrong, True).as_py()
+                if place >= 0:
+                    raise self._fields.not_allowed(column.name, chunk[place].as_py(), start + place)
+            start += len(chunk)
 
     def _ids(self, table: pa.Table) -> pa.Array:
+        """Return the first id that each row was sent with, or a new one."""
+        found: pa.Array | None = None
         for name in self._fields.ids:
             if name not in table.column_names:
                 continue
             sent = table.column(name).combine_chunks()
-            kind = sent.type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
-                raise self._fields.wrong_type(name, str(kind), str(kind))
-            return pc.coalesce(sent.cast(pa.string()), uuid7_array(len(sent))) if sent.null_count else sent
-        return uuid7_array(table.num_rows)
+            if sent.null_count == len(sent):
+                continue
+            if not is_id(sent.type):
+                raise self._fields.wrong_type(name, str(sent.type), str(sent.type))
+            if (row := too_long(sent)) is not None:
+                raise self._fields.not_allowed(name, sent[row].as_py(), row)
+            found = sent if found is None else pc.coalesce(found.cast(pa.string()), sent.cast(pa.string()))
+        if found is None:
+            return uuid7_array(table.num_rows)
+        return pc.coalesce(found.cast(pa.string()), uuid7_array(len(found))) if found.null_count else found
 
     def encode(self, batch: Batch, scores: Scores, mixed: Mixed | None = None) -> bytes:
         """Return a stream of id, score, label and model; regression has no label, multiclass all `scores` as a list.
@@ -117,26 +133,26 @@ class ArrowCodec:
         return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
-def read_stream(body: bytes) -> pa.Table:
-    """Return the table of a whole stream. Raises Problem 400 for anything else."""
-    if not body.endswith(_END):  # without it, a stream cut between two record batches would lose rows unseen
-        raise Problem(
-            400, "malformed-arrow", "the body is not a whole Arrow IPC stream: its end-of-stream mark is missing"
-        )
-    try:
-        with pa.ipc.open_stream(pa.BufferReader(body)) as reader:
-            table = reader.read_all()
-        table.validate(full=True)
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise Problem(400, "malformed-arrow", f"the body is not a whole Arrow IPC stream: {error}") from None
-    return table
+def _none_of(values: pa.Array, allowed: pa.Array) -> pa.Array:
+    """Say of each value (n,) that is no null whether it is none of those allowed."""
+    if pa.types.is_integer(values.type):  # a narrow type need not hold all that is allowed
+        values = values.cast(pa.int64())
+    return pc.and_(pc.invert(pc.is_in(values, value_set=allowed.cast(values.type))), pc.is_valid(values))
 
 
-def check_single(names: list[str]) -> None:
-    """Refuse a column that is there twice."""
-    for name in names:
-        if names.count(name) > 1:
-            raise Problem(422, "duplicate-column", f"column {name!r} is there twice", field=name)
+def is_id(kind: pa.DataType) -> bool:
+    """Say whether a column of this type can hold ids."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind))
+
+
+def too_long(ids: pa.Array | pa.ChunkedArray) -> int | None:
+    """Return the place of the first id that is longer than one may be; None where none is."""
+    if pa.types.is_integer(ids.type) or ids.nbytes <= ID_LENGTH:
+        return None
+    lengths = pc.utf8_length(ids)
+    if (pc.max(lengths).as_py() or 0) <= ID_LENGTH:
+        return None
+    return first(pc.greater(lengths, ID_LENGTH))
 
 
 def predictions(target: TargetColumn, scores: Scores, threshold: float) -> dict[str, pa.Array]:

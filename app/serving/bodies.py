@@ -1,6 +1,7 @@
 """How is a request's body read? Whole, within its limit of bytes and of time."""
 
 import asyncio
+import json
 
 from app.serving.asgi import Receive, Scope
 from app.serving.problems import Problem
@@ -16,8 +17,9 @@ _OWN = (b"same-origin", b"none")
 def content_type_and_length(scope: Scope) -> tuple[str, int | None]:
     """Return the content type, JSON when none is named, and the length if the client tells.
 
-    Raises Problem 403 where a browser says that another site's page has it send this: such a page needs nobody's leave to
-    post to whatever the browser reaches, this machine's loopback among it.
+    Raises Problem 415 for a body that is encoded: gzip would be told that it is no JSON. Raises Problem 403 where a browser
+    says that another site's page has it send this: such a page needs nobody's leave to post to whatever the browser
+    reaches, this machine's loopback among it.
     """
     content_type, length = JSON, None
     for name, value in scope["headers"]:
@@ -27,6 +29,10 @@ def content_type_and_length(scope: Scope) -> tuple[str, int | None]:
             length = int(value)
         elif name == b"sec-fetch-site" and value not in _OWN:
             raise Problem(403, "cross-site", "a page of another site had a browser send this; that is never answered")
+        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            found = value.decode("latin-1")
+            detail = f"found content encoding {found!r:.100}, a body is read as it comes: send it without"
+            raise Problem(415, "content-encoding", detail, found=found, allowed="identity")
     return content_type, length
 
 
@@ -44,15 +50,13 @@ async def read_body(receive: Receive, length: int | None, limit: int) -> bytes:
     too_large = Problem(413, "body-too-large", f"the body is larger than the {limit} bytes allowed")
     if length is not None and length > limit:
         raise too_large
-    message = await receive()
-    if not message.get("more_body"):  # nearly always: a small body comes in one piece
-        body: bytes = message.get("body", b"")
-        return body
-    pieces = [message.get("body", b"")]
-    size = len(pieces[0])
+    pieces: list[bytes] = []
+    size, more = 0, True
     try:
-        async with asyncio.timeout(BODY_TIMEOUT):
-            while message.get("more_body"):
+        async with asyncio.timeout(
+            BODY_TIMEOUT
+        ):  # of the first piece, too: a client may send its headers and no more
+            while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise Problem(400, "disconnected", "the client went away before its body was whole")
@@ -60,7 +64,22 @@ async def read_body(receive: Receive, length: int | None, limit: int) -> bytes:
                 size += len(pieces[-1])
                 if size > limit:
                     raise too_large
+                more = message.get("more_body", False)
     except TimeoutError:
         detail = f"the body was not whole after {BODY_TIMEOUT:g} s; {size} bytes had come"
         raise Problem(408, "slow-body", detail) from None
-    return b"".join(pieces)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def value_at(body: bytes, *place: str | int) -> object:
+    """Return what stands at a place of a JSON body that was refused.
+
+    Raises LookupError where this cannot be told: what follows a mistake need not be JSON, and a name may be there twice.
+    """
+    try:
+        found = json.loads(body.decode())
+        for step in place:
+            found = found[step]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise LookupError(str(error)) from None
+    return found

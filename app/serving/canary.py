@@ -79,10 +79,12 @@ class Canary:
 
     def _deliver(self, futures: list[asyncio.Future[Second]], job: asyncio.Future[list[Second]]) -> None:
         self._busy = self._stuck = False
-        for future, second in zip(futures, job.result(), strict=True):
-            if not future.done():  # nobody waits for what came too late
-                future.set_result(second)
-        self._send()
+        try:
+            for future, second in zip(futures, job.result(), strict=True):
+                if not future.done():  # nobody waits for what came too late
+                    future.set_result(second)
+        finally:
+            self._send()
 
     def _answer(self, requests: list[_Asked]) -> list[Second]:
         decoded = [attempt(self.challenger, partial(self._decode, asked)) for asked in requests]

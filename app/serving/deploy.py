@@ -179,21 +179,13 @@ def deploy(spec: Spec, workspace: Workspace, bundle: str, version: str) -> str:
     Raises UserError for a bundle or keys that cannot be opened, a certificate that is none, when the address is taken by
     another program, and when the service does not answer with this version in time.
     """
-    host, port = spec.serve.host, spec.serve.port
     check(spec.serve)
     open_bundle(bundle)
     for warning in exposure(spec.serve, workspace.uri(spec.name, keys.FILE)):
         log.warning("%s", warning)
     up = _serving()
     if not up:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                raise UserError(
-                    f"serve: {host}:{port} cannot be listened on: {error.strerror}; see serve.port"
-                ) from None
+        check_free(spec.serve)
     options = listen(spec.serve, up)
     generation = appoint(workspace.uri(spec.name, FILE), Answering(version, bundle))
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -202,6 +194,18 @@ def deploy(spec: Spec, workspace: Workspace, bundle: str, version: str) -> str:
     serve.run(application, name=spec.name, route_prefix=f"/{spec.name}")
     _wait(spec, generation)
     return address(spec)
+
+
+def check_free(serving: Serve) -> None:
+    """Raise UserError where nobody could listen at the declared address: it is taken, or not this machine's."""
+    with socket.socket(socket.AF_INET6 if ":" in serving.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((serving.host, serving.port))
+        except OSError as error:
+            raise UserError(
+                f"serve: {serving.listens} cannot be listened on: {error.strerror}; see serve.host and serve.port"
+            ) from None
 
 
 def exposure(serving: Serve, uri: str) -> Iterator[str]:

@@ -4,7 +4,6 @@ The types are generated from the bundle's feature plan, so that decoding is vali
 makes typed rows, one more makes the arrays.
 """
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from operator import attrgetter
@@ -16,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from app.data.features import CategoryColumn, NumberColumn
+from app.serving.bodies import value_at
 from app.serving.codec import FLOAT32_MAX, ID_LENGTH, Batch, Fields, Mixed
 from app.serving.identifiers import uuid7, uuid7_array
 from app.serving.moments import HIGHEST, LOWEST, Moments, NoMoment, read_values
@@ -24,10 +24,10 @@ from app.spec import Value
 from app.types import UNSEEN_ID, CategoryMatrix, Features, Scores
 
 _FIRST_KEY = re.compile(rb'\s*\{\s*"([^"\\]{0,200})"\s*:')
-_PLACE = re.compile(r" - at `\$(?:\.(rows|columns))?(?:\[(\d+)\])?(?:\.(.*))?`$")
-_ITEM = re.compile(r"(.*)\[(\d+)\]")
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`")
-_MISSING = re.compile(r"Object missing required field `(.*?)`")
+_PLACE = re.compile(r" - at `\$(?:\.(rows|columns))?(?:\[(\d+)\])?(?:\.(.*))?`$", re.DOTALL)
+_ITEM = re.compile(r"(.*)\[(\d+)\]", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*?)`", re.DOTALL)
 _WRONG_TYPE = re.compile(r"Expected `.*?`, got `(.*?)`")
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _KINDS: dict[str, Any] = {"string": str, "integer": _Int64, "boolean": bool}
@@ -121,10 +121,11 @@ class JsonCodec:
 
     def _from_columns(self, columns: Any) -> Batch:
         values = {name: get(columns) for name, get in self._features}
-        sent = next((ids for attribute in self._ids if (ids := getattr(columns, attribute)) is not None), None)
+        sent = [(name, getattr(columns, at)) for name, at in zip(self._fields.ids, self._ids, strict=True)]
+        sent = [(name, column) for name, column in sent if column is not None]
         first, n = next(((name, len(column)) for name, column in values.items()), ("", 0))
         times = self._time(columns) if self._time is not None else None
-        for name, column in [*values.items(), ("id", sent), (self._fields.time, times)]:
+        for name, column in [*values.items(), *sent, (self._fields.time, times)]:
             if column is not None and len(column) != n:
                 detail = (
                     f"column {name!r} has {len(column)} values, column {first!r} has {n}; they must be equally long"
@@ -138,8 +139,8 @@ class JsonCodec:
         for i, (get, ids) in enumerate(self._categories):
             category[:, i] = [ids.get(value, UNSEEN_ID) for value in get(columns)]
         names: Sequence[str | int] | pa.Array = uuid7_array(n)
-        if sent is not None:
-            names = [uuid7() if value is None else value for value in sent]
+        if sent:
+            names = [_first(row) for row in zip(*(column for _, column in sent), strict=True)]
         lists = [get(columns) for get, _ in self._categories]
         event = self._event(times) if times is not None else None
         return Batch(
@@ -160,7 +161,11 @@ class JsonCodec:
             return self._fields.missing(missing[1], row)
         if field is None:
             return Problem(422, "wrong-type", f"row {row}: {message}" if row is not None else message, row=row)
-        found = _sent(json.loads(body), shape, row, field)
+        try:
+            found = value_at(body, *_place(shape, row, field))
+        except LookupError:
+            detail = f"row {row}: {field!r}: {message}" if row is not None else f"{field!r}: {message}"
+            return Problem(422, "wrong-type", detail, row=row, field=field)
         if found is None:
             return self._fields.null(field, row)
         if (wrong := _WRONG_TYPE.search(message)) is not None:
@@ -226,6 +231,14 @@ def _struct(name: str, attributes: dict[str, str], required: dict[str, Any], opt
     )
 
 
+def _first(ids: tuple[_Identifier, ...]) -> str | int:
+    """Return the first id that a row was sent with, or a new one."""
+    for one in ids:
+        if one is not None:
+            return one
+    return uuid7()
+
+
 def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
     """Return a function from a row to the tuple of its values (attrgetter of one name gives no tuple)."""
     if not names:
@@ -237,11 +250,8 @@ def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
     return getter
 
 
-def _sent(document: Any, shape: str | None, row: int | None, field: str) -> object:
-    """Return the value a problem is about, as the client sent it."""
+def _place(shape: str | None, row: int | None, field: str) -> tuple[str | int, ...]:
+    """Return where in the body the value stands that a problem is about."""
     if shape == "columns":
-        column = document["columns"][field]
-        return column[row] if row is not None else column
-    if shape == "rows":
-        return document["rows"][row][field]
-    return document[field]
+        return ("columns", field) if row is None else ("columns", field, row)
+    return (field,) if shape is None or row is None else ("rows", row, field)

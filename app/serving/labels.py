@@ -1,7 +1,6 @@
 """What came true: `POST /<name>/labels`, checked against the target and durable before it is acknowledged."""
 
 import asyncio
-import json
 import re
 import time
 from typing import Annotated, Any
@@ -15,9 +14,10 @@ import pyarrow.compute as pc
 from app.data.features import TargetColumn, plain_labels
 from app.journal.rows import JournalError, label_schema
 from app.journal.writer import LabelCommits
-from app.serving.arrow_codec import ArrowCodec, check_single, first, read_stream
+from app.serving.arrow_codec import ArrowCodec, first, is_id, too_long
+from app.serving.arrow_stream import check_single, read_stream
 from app.serving.asgi import Answer
-from app.serving.bodies import INLINE_BYTES, JSON, wrong_content_type
+from app.serving.bodies import INLINE_BYTES, JSON, value_at, wrong_content_type
 from app.serving.codec import FLOAT32_MAX, ID_LENGTH
 from app.serving.moments import (
     HIGHEST,
@@ -35,7 +35,7 @@ from app.spec import Value
 from app.types import UserError
 
 _PLACE = re.compile(r" - at `\$(?:\.labels)?(?:\[(\d+)\])?(?:\.(\w+))?`$")
-_FIELD = re.compile(r"field `(.*?)`")
+_FIELD = re.compile(r"field `(.*?)`", re.DOTALL)
 _ALLOWED = {
     "id": f"text of up to {ID_LENGTH} characters or a whole number of 64 bits",
     "time": "an ISO 8601 time, or whole milliseconds since 1970, of the years 1 to 9999",
@@ -125,10 +125,13 @@ class LabelCodec:
         if (field := _FIELD.search(message)) is not None:
             code = "missing-field" if "missing" in message else "unknown-field"
             allowed = "id, label and time" if row is not None else "labels"
-            return _refused(code, row, field[1], f"{message}; allowed are {allowed}", allowed)
+            return _refused(code, row, field[1], f"{message:.100}; allowed are {allowed}", allowed)
         if row is None or name is None:
             return _refused("wrong-type", row, name, message, None)
-        found = json.loads(body)["labels"][row][name]
+        try:
+            found = value_at(body, "labels", row, name)
+        except LookupError:
+            return _refused("wrong-type", row, name, f"{name!r}: {message}", None)
         code = "null" if found is None else "wrong-type"
         return _wrong(code, row, name, found, _ALLOWED.get(name, self.allowed))
 
@@ -145,11 +148,13 @@ class LabelCodec:
                 raise _refused("missing-field", None, name, f"column {name!r} is missing", None)
         self._check_count(table.num_rows)
         ids, label = table.column("id"), table.column("label")
-        if not (pa.types.is_integer(ids.type) or pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type)):
+        if not is_id(ids.type):
             raise _wrong("wrong-type", None, "id", str(ids.type), _ALLOWED["id"])
         for name, column in (("id", ids), ("label", label)):
             if column.null_count:
                 raise _wrong("null", first(pc.is_null(column)), name, None, _ALLOWED.get(name, self.allowed))
+        if (row := too_long(ids)) is not None:
+            raise _wrong("not-allowed", row, "id", ids[row].as_py(), _ALLOWED["id"])
         event = None
         if "time" in table.column_names:
             try:
@@ -165,6 +170,8 @@ class LabelCodec:
             plain = plain_labels("label", sent)
         except UserError:
             raise _wrong("wrong-type", None, "label", str(sent.type), self.allowed) from None
+        except pa.ArrowInvalid as error:  # a whole number beyond 64 bits
+            raise _wrong("not-allowed", None, "label", str(error), self.allowed) from None
         if plain.type != self._kind and not (pa.types.is_integer(plain.type) and pa.types.is_floating(self._kind)):
             raise _wrong("wrong-type", None, "label", str(sent.type), self.allowed)
         plain = plain.cast(self._kind, safe=False)

@@ -68,14 +68,19 @@ def read_column(sent: pa.ChunkedArray, zone: ZoneInfo) -> Moments | None:
     The column holds timestamps, dates, text or whole numbers; raises NoTime for any other type. Raises NoMoment for a
     value outside the years 1 to 9999 and for text that is no time.
     """
-    if pa.types.is_dictionary(sent.type):
-        sent = sent.cast(sent.type.value_type)
-    if not (is_time(sent.type) or pa.types.is_integer(sent.type)):
+    kind = sent.type.value_type if pa.types.is_dictionary(sent.type) else sent.type
+    if not (is_time(kind) or pa.types.is_integer(kind)):
         raise NoTime(str(sent.type))
+    sent = sent.cast(kind)
     if sent.null_count == len(sent):
         return None
     if pa.types.is_integer(sent.type):
-        whole = sent.cast(pa.int64(), safe=False)  # beyond 2^63 it turns negative, and is refused below
+        most = pa.scalar(
+            HIGHEST + 1, pa.uint64()
+        )  # what an int64 cannot hold is refused below, with all that is too high
+        whole = (pc.min_element_wise(sent, most, skip_nulls=False) if pa.types.is_uint64(kind) else sent).cast(
+            pa.int64()
+        )
     else:
         try:
             whole = to_moments(sent, zone.key).cast(pa.int64())
@@ -91,7 +96,7 @@ def read_column(sent: pa.ChunkedArray, zone: ZoneInfo) -> Moments | None:
 
 def _shown(value: pa.Scalar) -> object:
     """Return a value as text or number; a timestamp need not fit Python's."""
-    return value.as_py() if not pa.types.is_temporal(value.type) else str(value.cast(pa.int64()))
+    return value.as_py() if not pa.types.is_temporal(value.type) else str(value.value)
 
 
 def to_column(moments: Moments) -> pa.Array:

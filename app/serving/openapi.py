@@ -51,8 +51,8 @@ _PROBLEMS = {
     "400": "Not JSON, or not a whole Arrow stream",
     "403": _FORBIDDEN,
     "408": "The body came too slowly",
-    "413": "Body or row count above the limit",
-    "415": "Another content type",
+    "413": "Body or row count above the limit, or an Arrow stream that unfolds to far more than was sent",
+    "415": "Another content type, a body that is compressed, or an Arrow stream whose buffers are compressed or whose dictionaries grow",
     "422": "A field that is unknown, missing, of another type or outside its limits; says which row and field",
     "429": _TOO_MUCH,
     "503": "No model is loaded yet, or the journal cannot be written; Retry-After says when to come again",
@@ -287,7 +287,7 @@ table {{ border-collapse: collapse }} td, th {{ text-align: left; padding: .2rem
 <h2>Ask</h2>
 <pre>curl {here}/predict{key} -H 'content-type: application/json' -d '{html.escape(example)}'</pre>
 <p>A body is <code>{{"rows": [...]}}</code>, <code>{{"columns": {{...}}}}</code> or one bare row as JSON, or an Arrow
-IPC stream (<code>{ArrowCodec.content_type}</code>); the answer comes in kind. At most {fields.max_rows:,} rows and
+IPC stream (<code>{ArrowCodec.content_type}</code>), uncompressed; the answer comes in kind. At most {fields.max_rows:,} rows and
 {spec.serve.max_request_bytes:,} bytes.</p>
 <h2>Tell what came true</h2>
 <pre>curl {here}/labels{key} -H 'content-type: application/json' -d '{html.escape(label)}'</pre>

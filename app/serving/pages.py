@@ -6,6 +6,7 @@ a second and off the event loop.
 
 import asyncio
 import logging
+import re
 import time
 from urllib.parse import parse_qs
 
@@ -89,7 +90,7 @@ def _json(data: bytes) -> bytes | None:
 
 def _limit(query: bytes) -> int:
     sent = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("limit", [str(DECISIONS)])[-1]
-    if not sent.isascii() or not sent.isdigit() or not 1 <= int(sent[:9]) <= MOST_DECISIONS:
+    if not re.fullmatch("[0-9]{1,4}", sent) or not 1 <= int(sent) <= MOST_DECISIONS:
         allowed = f"a whole number from 1 to {MOST_DECISIONS}"
         raise Problem(
             422, "not-allowed", f"limit: found {sent!r:.100}, allowed is {allowed}", found=sent, allowed=allowed

@@ -88,7 +88,7 @@ class Predictor:
             mixed = Mixed(challenger.model, second.good)
         encode = partial(codec.encode, batch, answered, mixed)
         answer = encode() if inline else await asyncio.get_running_loop().run_in_executor(self._executor, encode)
-        row = Answered(batch, scores, arrival, turn.champion, challenger, second)
+        row = Answered(batch, scores, arrival, turn.champion, challenger, second, len(body))
         if self._recorder.durable:
             try:
                 await self._recorder.record_durably(row)

@@ -19,6 +19,10 @@ Role: TypeAlias = Literal["champion", "challenger", "shadow"]
 
 HOUR = 3_600_000
 _HOURS_AT_ONCE = 256
+_MOST_HOURS = 4096
+"""Hours of a flush whose values are counted, as many as the monitor keeps open. A row's time is what a client says it is,
+and an hour takes some ten kilobytes.
+"""
 
 
 class Key(NamedTuple):
@@ -58,8 +62,15 @@ class Profiles:
         self._newest: dict[tuple[str, Role], int] = {}
 
     def count(self, loaded: Loaded, role: Role, features: Features, scores: Scores, event: Moments) -> None:
-        """Count n rows that a version scored."""
-        hours, place = np.unique(event // HOUR, return_inverse=True)
+        """Count n rows that a version scored; their values only in the hours that most of them are of."""
+        hours, place, sizes = np.unique(event // HOUR, return_inverse=True, return_counts=True)
+        if len(hours) > _MOST_HOURS:
+            emptiest = np.argsort(-sizes, kind="stable")[_MOST_HOURS:]
+            rest = self._found[Key(loaded.version, role, "", int(hours[emptiest[0]]) * HOUR)]
+            rest.rows += int(sizes[emptiest].sum())
+            kept = ~np.isin(place, emptiest)
+            self.count(loaded, role, features.rows(kept), scores[kept], event[kept])
+            return
         order = np.argsort(place, kind="stable")
         for first in range(0, len(hours), _HOURS_AT_ONCE):
             some = hours[first : first + _HOURS_AT_ONCE]

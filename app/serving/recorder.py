@@ -25,9 +25,11 @@ from app.spec import Journal
 log = logging.getLogger(__name__)
 
 ROWS_AT_ONCE = 16_384
-"""So many waiting rows are written without waiting for `journal.flush`, and about so many in one segment."""
+"""So many waiting rows are written without waiting for `journal.flush`, and about so many in one segment. A row of more
+than a KiB counts as one for each.
+"""
 MOST_ROWS = 262_144
-"""Most answered rows that wait for the thread."""
+"""Most answered rows that wait for the thread, counted in the same way: those that came in 256 MiB at most."""
 MOST_CALLS = 65_536
 """Most timings of calls that wait for the thread; older ones are forgotten."""
 MOST_BYTES = 67_108_864
@@ -89,7 +91,7 @@ class Recorder:
 
     def _put(self, waiting: _Waiting) -> None:
         self._waiting.append(waiting)
-        self._recorded += waiting.answered.rows
+        self._recorded += waiting.answered.weight
         rows = self._recorded - self._taken - self._lost
         if rows >= ROWS_AT_ONCE:
             self._wake.set()
@@ -97,17 +99,18 @@ class Recorder:
             self._drop_oldest(rows - MOST_ROWS)
 
     def _drop_oldest(self, rows: int) -> None:
-        lost = 0
+        lost = given_up = 0
         while lost < rows:
             try:
                 oldest = self._waiting.popleft()
             except IndexError:  # the thread was quicker
                 break
-            lost += oldest.answered.rows
+            lost += oldest.answered.weight
+            given_up += oldest.answered.rows
             if oldest.promise is not None:
                 _settle([oldest.promise], JournalError("the journal cannot keep up"))
         self._lost += lost
-        self._give_up(lost)
+        self._give_up(given_up)
 
     def called(self, call: Call) -> None:
         """Hand over how long a call of a graph took."""
@@ -122,18 +125,21 @@ class Recorder:
             self._wake.wait(self._seconds)
             self._wake.clear()
             self.flush()
+        self.flush()  # what came after the last look, before the end
 
     def flush(self) -> None:
         """Write all that waits. Called by the thread alone."""
         while True:
             waiting = self._take()
+            promises = [one.promise for one in waiting if one.promise is not None]
             try:
                 tables = self._tables([one.answered for one in waiting])
             except Exception:  # the thread has to outlive a row that it cannot put down
                 log.exception("journal: %d requests cannot be put down", len(waiting))
                 self._give_up(sum(one.answered.rows for one in waiting))
-                tables = []
-            self._send(tables, [one.promise for one in waiting if one.promise is not None])
+                _settle(promises, JournalError("the rows cannot be put down"))
+                tables, promises = [], []
+            self._send(tables, promises)
             if not self._waiting:
                 return
 
@@ -141,7 +147,7 @@ class Recorder:
         taken, rows = [], 0
         while self._waiting and rows < ROWS_AT_ONCE:
             taken.append(self._waiting.popleft())
-            rows += taken[-1].answered.rows
+            rows += taken[-1].answered.weight
         self._taken += rows
         return taken
 

@@ -33,11 +33,18 @@ def attempt(version: Loaded, work: Callable[[], T]) -> T | None:
 
 
 def timed_score(version: Loaded, features: Features) -> tuple[Scores, float]:
-    """Return scores and the seconds they took: the thread's own on a CPU, so that neighbours do not count."""
+    """Return scores and the seconds they took: the thread's own on a CPU, so that neighbours do not count.
+
+    Raises ValueError for a graph that gives other than one score a row, whatever it says of itself.
+    """
     clock = time.thread_time if version.runtime.device == "cpu" else time.perf_counter
     started = clock()
     scores = version.runtime.score(features)
-    return scores, clock() - started
+    seconds = clock() - started
+    target, rows = version.plan.target, len(features.number)
+    if scores.shape != ((rows, target.outputs) if target.task == "multiclass" else (rows,)):
+        raise ValueError(f"{version.model} gave scores of shape {scores.shape} for {rows} rows")
+    return scores, seconds
 
 
 def score_unheard(challenger: Loaded, gathered: Gathered, profiles: Profiles) -> Scores | None:
@@ -59,7 +66,7 @@ def score_unheard(challenger: Loaded, gathered: Gathered, profiles: Profiles) ->
             if start >= rows:
                 break
         else:
-            found.append(challenger.runtime.score(features.rows(slice(start, rows))))
+            found.append(timed_score(challenger, features.rows(slice(start, rows)))[0])
         return features, np.concatenate(found)
 
     answer = attempt(challenger, score)

@@ -1,5 +1,7 @@
 """A challenger answers its share, always the same rows; whatever it does wrong, the champion's answer is there."""
 
+import asyncio
+import json
 import threading
 from dataclasses import replace
 from typing import Any
@@ -134,6 +136,52 @@ def test_a_challenger_that_hangs_costs_its_first_rows_a_moment_and_the_next_noth
         release.set()
     here.recorder.flush()
     assert sum(row["errors"] for row in here.kept.rows("profiles") if row["role"] == "challenger") == 2
+
+
+def of_one_row(features: Features) -> Scores:
+    return np.full(1, 0.75, np.float32)
+
+
+def too_deep(features: Features) -> Scores:
+    return np.full((len(features.number), 1), 0.75, np.float32)
+
+
+@pytest.mark.parametrize("score", [of_one_row, too_deep])
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_graph_that_gives_other_than_a_score_a_row_is_a_challenger_that_failed(
+    room: Any, version: Any, monkeypatch: pytest.MonkeyPatch, score: Any, share: float
+) -> None:
+    monkeypatch.setattr(canary, "PATIENCE", 10)  # a failure is known at once, and nobody waits for it
+    here = room()
+    here.stand(version("1"), version("2", score), share)
+    for _ in range(2):
+        requests = [("POST", "/rides/predict", {"json": {"rows": ROWS[i : i + 20]}}) for i in range(0, 40, 20)]
+        assert [set(models(answer.json())) for answer in here.ask(*requests)] == [{"rides/1"}] * 2
+    here.recorder.flush()
+    assert len(here.kept.rows("predictions")) == 80
+    role = "challenger" if share else "shadow"
+    assert sum(row["errors"] for row in here.kept.rows("profiles") if row["role"] == role) == 80
+
+
+def test_who_came_while_an_answer_went_wrong_is_answered(version: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    body, rows, release = json.dumps(ROW).encode(), np.ones(1, np.bool_), threading.Event()
+    one = canary.Canary(version("2", three), 1.0, 1.0, lambda call: None)
+
+    def fails(requests: list[Any]) -> list[Any]:
+        assert release.wait(60)
+        raise MemoryError
+
+    async def ask() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, facts: None)
+        with monkeypatch.context() as broken:
+            broken.setattr(one, "_answer", fails)
+            one.ask("application/json", body, rows)
+            await asyncio.sleep(0)  # the thread has begun
+        second = one.ask("application/json", body, rows)
+        release.set()
+        assert (await asyncio.wait_for(second, 60)).good.all()
+
+    asyncio.run(ask())
 
 
 def test_one_request_that_a_challenger_cannot_score_fails_alone(room: Any, version: Any) -> None:

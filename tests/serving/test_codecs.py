@@ -200,6 +200,36 @@ def test_json_rubbish_is_refused(body: bytes, status: int, code: str) -> None:
     assert (problem.status, problem.code) == (status, code)
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b'"}',  # cut off
+        b'"}], "rows": []}',  # the name is there twice
+        b'", "seats": ' + b"9" * 5000 + b"}]}",
+        b'", "seats": ' + b"[" * 100_000,
+        b'", "carrier": "\xff"}]}',
+        b'\xed\xa0\x80"}]}',  # half a surrogate pair
+    ],
+)
+def test_a_wrong_value_is_named_whatever_follows_it(rest: bytes) -> None:
+    problem = refused(b'{"rows": [{"temp": "warm' + rest)
+    document = json.loads(problem.body())
+    assert (document["status"], document["row"], document["field"]) == (422, 0, "temp")
+    assert "got `str`" in document["detail"]
+
+
+@pytest.mark.parametrize("name", ["x" * 1_000_000, "\n" * 1_000_000])
+def test_a_megabyte_that_is_sent_does_not_come_back(name: str) -> None:
+    problem = refused(json.dumps({"rows": [{name: 1}]}).encode())
+    assert (problem.code, len(problem.body()) < 2000) == ("unknown-field", True)
+
+
+@pytest.mark.parametrize("name", ["temp", "gate", "flight", "when"])
+def test_a_number_of_more_digits_than_python_reads_is_refused(name: str) -> None:
+    body = rows_body({**ROW, name: "here"}).replace(b'"here"', b"9" * 5000)
+    assert (refused(body).status, json.loads(refused(body).body())["field"]) == (422, name)
+
+
 def test_a_number_beyond_float64_is_refused() -> None:
     body = rows_body(ROW).replace(b"180", b"1e999")
     assert refused(body).code == "not-finite"
@@ -238,12 +268,80 @@ def test_arrow_takes_dictionaries_and_columns_of_nulls() -> None:
     same(ARROW.decode(stream(encoded)).features, JSON.decode(rows_body(ROW)).features)
 
 
+def replaced(name: str, column: pa.Array) -> bytes:
+    """Return a stream of good rows, but for one column."""
+    table = pa.ipc.open_stream(arrow_body(*[ROW] * len(column))).read_all()
+    if name not in table.column_names:
+        return stream(table.append_column(name, column))
+    return stream(table.set_column(table.column_names.index(name), name, column))
+
+
+def named(values: pa.Array, *index: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(index, pa.int8()), values)
+
+
+@pytest.mark.parametrize("kind", [pa.int8(), pa.uint8(), pa.uint32(), pa.uint64(), pa.int64()])
+def test_arrow_takes_whole_numbers_however_narrow_and_refuses_those_that_are_not_allowed(kind: pa.DataType) -> None:
+    limited = FeaturePlan(
+        (), (CategoryColumn("gate", "integer", (7, 8), values=(7, 8, 300, -1)),), TargetColumn("late", "binary")
+    )
+    codec = ArrowCodec(Fields(limited, 10), "flights/3", 0.5)
+    for column in (pa.array([8, None, 7], kind), named(pa.array([7, 8, 9], kind), 1, 0, 0)):
+        assert codec.decode(stream(pa.table({"gate": column}))).features.category[0, 0] == 3
+    for column in (pa.array([None, 9], kind), named(pa.array([7, 8, 9], kind), 0, 2)):
+        problem = refused(stream(pa.table({"gate": column})), codec)
+        assert (problem.code, problem.row, problem.document["found"]) == ("not-allowed", 1, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "code", "row"),
+    [
+        ("gate", pa.array([7, 2**64 - 1], pa.uint64()), "not-allowed", 1),
+        ("gate", named(pa.array([7, 2**64 - 1], pa.uint64()), 0, 1), "not-allowed", None),
+        ("gate", named(pa.nulls(1), 0, 0), "wrong-type", None),
+        ("carrier", named(pa.array(["UA", None]), 0, 1), "null", 1),
+        ("when", pa.array([None, 2**64 - 1], pa.uint64()), "not-allowed", 1),
+        ("when", pa.array([0, 2**31 - 1], pa.date32()), "not-allowed", 1),
+        ("when", named(pa.array([[1.0]]), 0, 0), "wrong-type", None),
+    ],
+)
+def test_arrow_values_that_no_json_could_hold_are_refused(
+    name: str, column: pa.Array, code: str, row: int | None
+) -> None:
+    problem = refused(replaced(name, column), ARROW)
+    assert (problem.code, problem.row, problem.document["field"]) == (code, row, name)
+
+
 def test_rows_keep_the_ids_their_caller_gave_and_get_uuid7_otherwise() -> None:
     assert JSON.decode(rows_body({**ROW, "flight": "AA-1"}, {**ROW, "id": 7})).ids == ["AA-1", 7]
     assert ARROW.decode(arrow_body({**ROW, "id": "x"})).ids.to_pylist() == ["x"]
     made = JSON.decode(rows_body(ROW, ROW)).ids
     assert len(set(made)) == 2
     assert [uuid.UUID(str(name)).version for name in made] == [7, 7]
+
+
+def test_a_row_without_a_key_is_known_by_its_id_in_every_format() -> None:
+    rows = [
+        {**ROW, "flight": "AA-1", "id": "a"},
+        {**ROW, "flight": None, "id": "b"},
+        {**ROW, "flight": None, "id": None},
+    ]
+    for ids in (
+        JSON.decode(rows_body(*rows)).ids,
+        JSON.decode(columns_body(*rows)).ids,
+        ARROW.decode(arrow_body(*rows)).ids.to_pylist(),
+    ):
+        assert list(ids[:2]) == ["AA-1", "b"]
+        assert uuid.UUID(str(ids[2])).version == 7
+    assert ARROW.decode(arrow_body({**ROW, "flight": None, "id": "b"})).ids.to_pylist() == ["b"]  # a column of nulls
+    assert JSON.decode(columns_body({**ROW, "flight": 0, "id": "b"})).ids == [0]
+
+
+def test_arrow_refuses_an_id_that_is_too_long_as_json_does() -> None:
+    rows = {**ROW, "id": "\u00e9" * 256}, {**ROW, "id": "x" * 257}
+    problem = refused(arrow_body(*rows), ARROW)
+    assert (problem.code, problem.row, problem.document["field"]) == ("not-allowed", 1, "id")
+    assert ARROW.decode(arrow_body(rows[0])).ids.to_pylist() == [rows[0]["id"]]
 
 
 def test_uuid7_sorts_by_time_and_both_makers_agree_on_its_form() -> None:

@@ -1,11 +1,12 @@
 """Whoever puts a service up hears who may ask it, before anybody does."""
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from app.keys import add_key
-from app.serving.deploy import exposure
+from app.serving.deploy import check_free, exposure
 from app.spec import Serve, Tls
 from app.types import UserError
 
@@ -38,3 +39,20 @@ def test_with_a_key_there_is_nothing_to_say_and_a_file_of_no_keys_is_a_mistake(t
     Path(uri).write_text("[]")
     with pytest.raises(UserError, match="holds no keys"):
         list(exposure(Serve(keys="required"), uri))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_an_address_is_free_until_somebody_listens_there(host: str) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind((host, 0))
+        port = other.getsockname()[1]
+        check_free(Serve(host=host, port=port))
+        other.listen()
+        with pytest.raises(UserError, match="cannot be listened on: Address already in use"):
+            check_free(Serve(host=host, port=port))
+
+
+def test_an_address_of_another_machine_is_told() -> None:
+    with pytest.raises(UserError, match=r"192\.0\.2\.1:8000 cannot be listened on"):
+        check_free(Serve(host="192.0.2.1"))

@@ -59,7 +59,7 @@ def test_files_are_read_at_most_once_a_second(here: Any, tmp_path: Path, monkeyp
     assert get(here, "/drift").json()["status"] == "no drift actor has reported yet"
 
 
-@pytest.mark.parametrize("limit", ["0", "1001", "-1", "x", "", "%F0"])
+@pytest.mark.parametrize("limit", ["0", "1001", "-1", "x", "", "%F0", "000000001" + "0" * 5000])
 def test_a_limit_that_is_none_is_refused(here: Any, limit: str) -> None:
     answer = get(here, f"/decisions?limit={limit}")
     assert answer.status_code == 422

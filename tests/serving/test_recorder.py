@@ -10,6 +10,7 @@ import pytest
 
 from app.journal.rows import PROFILES, prediction_schema
 from app.lineup import bucket
+from app.serving import profiles as profiling
 from app.serving import recorder as recording
 from app.types import Features, Scores
 
@@ -101,6 +102,22 @@ def test_profiles_count_what_was_scored_by_version_and_hour_and_add_up(room: Any
     np.testing.assert_array_equal(total, loaded.binning.count(batch.features, loaded.runtime.score(batch.features)))
 
 
+def test_values_are_counted_in_a_bounded_number_of_hours_and_rows_in_all(
+    room: Any, version: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profiling, "_MOST_HOURS", 2)
+    here = room()
+    here.stand(version("1"))
+    here.predict(*[ROW | {"at": hour * HOUR} for hour in (9, 1, 2, 3, 4, 9, 9, 3)])
+    here.recorder.flush()
+    found = here.kept.rows("profiles")
+    counted = {
+        int(row["window"].timestamp() * 1000) // HOUR: row["rows"] for row in found if row["counts"] is not None
+    }
+    assert counted == {9: 3, 3: 2}
+    assert sum(row["rows"] for row in found) == 8
+
+
 def test_a_sample_is_chosen_by_id_and_profiles_still_count_every_row(room: Any, version: Any) -> None:
     here = room(sample=0.3)
     here.stand(version("1"))
@@ -146,6 +163,22 @@ def test_beyond_its_bounds_the_oldest_rows_are_dropped_and_counted(
     assert here.count("evertrue_journal_dropped_rows_total") == 4
 
 
+def test_large_rows_are_bound_by_their_bytes(room: Any, version: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "MOST_ROWS", 100)
+    monkeypatch.setattr(recording, "ROWS_AT_ONCE", 50)
+    here = room()
+    here.stand(version("1"))
+    for name in "abcde":
+        here.predict(ROW | {"ride": name, "zone": "x" * 30 * 1024})
+    assert here.count("evertrue_journal_dropped_rows_total") == 2
+    here.recorder.flush()
+    written = [[row["id"] for row in table.to_pylist()] for name, table in here.kept.tables if name == "predictions"]
+    assert written == [["c", "d"], ["e"]]
+    here.predict(*[ROW | {"ride": str(i)} for i in range(100)])
+    here.recorder.flush()
+    assert here.count("evertrue_journal_dropped_rows_total") == 2
+
+
 def test_a_row_that_cannot_be_put_down_is_counted_and_the_next_is_written(
     room: Any, version: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +210,39 @@ def test_durable_answers_wait_until_they_are_written_and_are_refused_when_they_c
     assert here.predict(ROW | {"ride": "c"}).status_code == 200
     here.recorder.close()
     assert [row["id"] for row in here.kept.rows("predictions")] == ["a", "c"]
+
+
+def test_durable_answers_are_refused_where_their_rows_cannot_be_put_down(
+    room: Any, version: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = room(durable=True, flush=dt.timedelta(hours=1))
+    here.stand(version("1"))
+    here.recorder.start()
+    with monkeypatch.context() as broken:
+        broken.setattr(recording, "Gathered", None)
+        assert here.predict(ROW).status_code == 503
+    assert here.predict(ROW | {"ride": "next"}).status_code == 200
+    here.recorder.close()
+    assert [row["id"] for row in here.kept.rows("predictions")] == ["next"]
+
+
+def test_a_row_that_comes_between_the_last_look_and_the_end_is_written(
+    room: Any, version: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = room(flush=dt.timedelta(milliseconds=1))
+    here.stand(version("1"))
+    flush, looks = here.recorder.flush, iter([True])
+
+    def and_end() -> None:
+        flush()
+        if next(looks, False):
+            here.predict(ROW | {"ride": "last"})
+            here.recorder._ended = True
+
+    monkeypatch.setattr(here.recorder, "flush", and_end)
+    here.recorder.start()
+    here.recorder._thread.join()
+    assert [row["id"] for row in here.kept.rows("predictions")] == ["last"]
 
 
 def test_the_thread_writes_by_itself_and_the_end_of_the_server_leaves_nothing_unwritten(
