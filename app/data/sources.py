@@ -4,6 +4,7 @@ Parquet, CSV, JSON Lines and Arrow (Feather); local or on any filesystem of `app
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -79,11 +80,11 @@ def read_schema(fragments: Iterable[Fragment]) -> pa.Schema:
     files = list({fragment.uri: fragment for fragment in fragments}.values())
     with ThreadPoolExecutor(_THREADS) as pool:
         schemas = list(pool.map(_file_schema, files))
+    for file, schema in zip(files, schemas, strict=True):
+        if twice := sorted(name for name, count in Counter(schema.names).items() if count > 1):
+            raise UserError(f"{file.uri}: columns named more than once: {', '.join(twice)}")
     first, types = files[0].uri, {field.name: field.type for field in schemas[0]}
     origin = dict.fromkeys(types, first)
-    if len(types) != len(schemas[0]):
-        twice = sorted(name for name in types if schemas[0].names.count(name) > 1)
-        raise UserError(f"{first}: columns named more than once: {', '.join(twice)}")
     for file, schema in zip(files[1:], schemas[1:], strict=True):
         if different := sorted(set(types) ^ set(schema.names)):
             has, lacks = (first, file.uri) if different[0] in types else (file.uri, first)
@@ -109,9 +110,10 @@ def read(
     """Yield (position of the first row, table) pieces of at most `PIECE_ROWS` rows, with `columns` in their order.
 
     `dictionary` names string columns to decode as dictionaries (Parquet; others are read plain). `schema` is that
-    of the whole table: text files are parsed with its types, other columns converted to them.
+    of the whole table: text files are parsed with its types, other columns converted to them, in its order unless told.
     Raises UserError naming the file, and the column where it is known, for what cannot be read.
     """
+    columns = schema.names if columns is None and schema is not None else columns
     with _blame(fragment.uri, fragment.format):
         position = fragment.start
         for batch in _batches(fragment, columns, dictionary, schema):
@@ -119,7 +121,7 @@ def read(
             if columns is not None and whole.column_names != list(columns):
                 whole = whole.select(columns)
             if schema is not None:
-                whole = _conform(whole, schema)
+                whole = _conform(whole, schema, dictionary)
             for offset in range(0, whole.num_rows, PIECE_ROWS):
                 piece = whole.slice(offset, PIECE_ROWS)
                 yield position, piece
@@ -163,11 +165,13 @@ def _file_schema(fragment: Fragment) -> pa.Schema:
         else:
             with _json(fragment.uri, pa_json.ParseOptions()) as reader:
                 schema = reader.schema
-    return pa.schema([(field.name, _text_type(field.type, fragment.format)) for field in schema])
+    return pa.schema([(field.name, _read_type(field.type, fragment.format)) for field in schema])
 
 
-def _text_type(type_: pa.DataType, format: str) -> pa.DataType:
-    """Return the type that a column of a text file is parsed to, by what its first block looks like."""
+def _read_type(type_: pa.DataType, format: str) -> pa.DataType:
+    """Return the type that a column is read as: one of a text file by what its first block looks like."""
+    if pa.types.is_string_view(type_):
+        return pa.string()  # to the other Arrow cannot cast a dictionary
     if pa.types.is_timestamp(type_) and format == "csv":
         return pa.timestamp("us", type_.tz)  # later rows may hold fractions
     if pa.types.is_timestamp(type_) and format == "jsonl":
@@ -266,14 +270,17 @@ def _empty_is_null(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch
 
 
-def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return the table with the schema's types; dictionaries of these stay dictionaries."""
-    for number, field in enumerate(table.schema):
+def _conform(table: pa.Table, schema: pa.Schema, dictionary: Sequence[str]) -> pa.Table:
+    """Return the table with the schema's types, whatever file it is of; those in `dictionary` may be dictionaries."""
+    columns, fields = [], []
+    for field, column in zip(table.schema, table.columns, strict=True):
         wanted = schema.field(field.name).type
-        plain = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        if plain != (wanted.value_type if pa.types.is_dictionary(wanted) else wanted):
-            table = table.set_column(number, field.name, table.column(number).cast(wanted))
-    return table
+        decoded = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if field.type != wanted and not (field.name in dictionary and decoded == wanted):
+            column = column.cast(wanted)
+        columns.append(column)
+        fields.append(pa.field(field.name, column.type))
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
 def _some(names: Sequence[str]) -> str:

@@ -85,6 +85,20 @@ def test_good_rows_are_kept_in_order_with_their_one_type(tmp_path: Path, workspa
     assert kept.cast(table().select(kept.column_names).schema).equals(table().select(kept.column_names))
 
 
+def test_files_may_differ_in_order_and_in_whether_null_is_allowed(tmp_path: Path, workspace: Workspace) -> None:
+    first = table()
+    strict = pa.schema([pa.field(field.name, field.type, nullable=field.name != "x") for field in first.schema])
+    second = replace(first, "id", [f"other-{number}" for number in range(ROWS)]).cast(strict)
+    pq.write_table(first, tmp_path / "a.parquet")
+    pq.write_table(second.select(first.column_names[::-1]), tmp_path / "b.parquet")
+    prepared = prepare(declare(tmp_path, data={"source": "*.parquet"}), workspace)
+    assert (prepared.rows, list(prepared.features)) == (2 * ROWS, ["x", "c"])
+    limits = {"x": {"type": "number", "max": 0}, "c": "category"}  # rows of both in one file of quarantine
+    declared = declare(tmp_path, data={"source": "*.parquet"}, features=limits, quality={"max_rejected": 1})
+    prepared = prepare(declared, workspace)
+    assert prepared.rows + prepared.quarantined["x: above max 0"] == 2 * ROWS
+
+
 def test_fragments_tell_position_and_rows_exactly(tmp_path: Path, workspace: Workspace) -> None:
     rows = 2 * UNIT_ROWS + 5
     prepared = prepare(declare(tmp_path, table(rows), row_group_size=100_000), workspace)
