@@ -18,6 +18,7 @@ from app import registry
 from app.data.encode import load
 from app.data.features import FeaturePlan
 from app.data.fit import fit
+from app.data.inference import find_column
 from app.data.prepare import Prepared, prepare
 from app.data.split import Cut
 from app.declaration import Declaration
@@ -34,7 +35,7 @@ from app.training.kinds import Fitted, fit_model
 from app.training.latency import measure_latency
 from app.training.loader import Parts
 from app.training.progress import show_epochs
-from app.types import Scores
+from app.types import Scores, UserError
 from app.workspace import Workspace, join, read_bytes
 
 log = logging.getLogger(__name__)
@@ -157,16 +158,22 @@ def publish(
         if champion is not None and champion.number == version.number:  # the same training again
             champion = None
         latency = measure_latency(bundle.runtime(), rows.plan)["p99"]
-        verdict = judge(
-            spec,
-            rows.plan.target,
-            Candidate(contents.scores, latency, bundle.size_bytes / 1e6, smaller=larger is not None),
-            _opponent(champion, contents, rows, larger),
-            held_out.examples.target,
-            held_out.examples.time,
-            held_out.slices,
-            held_out.examples.position,
-        )
+        candidate = Candidate(contents.scores, latency, bundle.size_bytes / 1e6, smaller=larger is not None)
+        try:
+            against = _opponent(champion, contents, rows, larger)
+        except _OfOtherRowsError as reason:
+            verdict = Verdict(False, [f"refused: {reason}"], {"against": "champion"})
+        else:
+            verdict = judge(
+                spec,
+                rows.plan.target,
+                candidate,
+                against,
+                held_out.examples.target,
+                held_out.examples.time,
+                held_out.slices,
+                held_out.examples.position,
+            )
         versions.record_verdict(version.number, verdict.passed, verdict.reasons)
     return TrainedVersion(
         number=version.number,
@@ -281,13 +288,25 @@ def later_rows(declaration: Declaration, workspace: Workspace, source: str, plan
     return HeldOut.of(replace(prepared, cut=everything), plan, spec.gate.slices)
 
 
+class _OfOtherRowsError(Exception):
+    """The champion cannot score these rows: it was trained by a declaration of other features, or of other labels."""
+
+
 def _opponent(
     champion: registry.Version | None, contents: Contents, rows: Rows, larger: Scores | None
 ) -> Opponent | None:
     """Return what the new version is held against: the champion, else its larger form, the baseline, or nothing."""
     if champion is not None:
         bundle = open_bundle(champion.bundle)
-        examples = load(rows.sample, bundle.plan, rows.held_out.part)
+        try:
+            for name in bundle.plan.names:
+                find_column(rows.sample.schema, name, "features")
+            examples = load(rows.sample, bundle.plan, rows.held_out.part)
+        except UserError as mistake:
+            raise _OfOtherRowsError(
+                f"the champion, version {champion.number}, cannot be judged on these rows: {mistake}; where that is "
+                "meant, deploy this version by hand"
+            ) from mistake
         return Opponent("champion", bundle.runtime().score(examples.features))
     if larger is not None:
         return Opponent("large", larger)

@@ -1,0 +1,73 @@
+"""What the way from table to version promises where no cluster is needed to see it: all of it runs in this process."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from app import pipeline
+from app.data.fit import fit_here
+from app.data.prepare import in_process, prepare
+from app.declaration import Declaration, read
+from app.pipeline import TrainedVersion, train_version
+from app.registry import Registry
+from app.workspace import Workspace
+
+ROWS = 900
+QUICK = ["model.kind=lightgbm", "model.trees.rounds=5", "gate.min_rows=50"]
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do a cluster's work in this process."""
+    monkeypatch.setattr(pipeline, "prepare", functools.partial(prepare, run=in_process))
+    monkeypatch.setattr(pipeline, "fit", fit_here)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """One database for all: making it takes longest."""
+    return Workspace.open(str(tmp_path_factory.mktemp("workspace")))
+
+
+def table(first_day: int = 0, **columns: object) -> pa.Table:
+    random = np.random.default_rng(first_day)
+    x = random.normal(size=ROWS)
+    moments = pa.array(first_day * 86_400_000 + np.arange(ROWS) * 3_600_000, pa.timestamp("ms", "UTC"))
+    y = random.random(ROWS) < 1 / (1 + np.exp(-2 * x))
+    return pa.table({"t": moments, "x": x, "z": random.normal(size=ROWS), "y": y, **columns})
+
+
+def declared(folder: Path, rows: pa.Table, *settings: str) -> Declaration:
+    pq.write_table(rows, folder / "table.parquet")
+    path = folder / "table.yaml"
+    path.write_text(f"name: {folder.name[-40:].strip('_0').replace('_', '-')}\n")
+    return read(path, ["task.target=y", "data.source=table.parquet", "data.time=t", *QUICK, *settings])
+
+
+def trained(folder: Path, store: Workspace, *rows: pa.Table) -> list[TrainedVersion]:
+    """Train a version of each table, one after the other, as the declaration's columns come and go."""
+    return [train_version(declared(folder, one), store) for one in rows]
+
+
+@pytest.mark.parametrize(
+    ("after", "why"),
+    [
+        (table().drop_columns("z"), "features: the table has no column 'z'; found"),
+        (table(y=["a", "b", "c"] * (ROWS // 3)), "target 'y': found"),
+    ],
+    ids=["gone", "relabelled"],
+)
+def test_a_champion_of_other_columns_is_no_opponent_and_the_version_waits(tmp_path, store, after, why):
+    before, version = trained(tmp_path, store, table(), after)
+    assert before.promoted, before.verdict.reasons
+    assert not version.promoted
+    assert version.verdict.reasons[0].startswith(
+        f"refused: the champion, version {before.number}, cannot be judged on these rows: {why}"
+    )
+    registry = Registry.open(store, version.contents.spec.name)
+    assert (registry.champion().number, registry.challenger().number) == (before.number, version.number)
+    assert registry.version(version.number).gate == "refused"
