@@ -68,12 +68,14 @@ def train_version(
     run: str | None = None,
     reason: str = "trained by hand",
     tuned: Mapping[str, Value] | None = None,
+    rows: "Rows | None" = None,
 ) -> TrainedVersion:
     """Make a version of the declared table; promote it when it passed, where `rollout` says so.
 
     Ray must be initialised. Raises UserError as `make_version`.
     """
-    return settle(declaration.spec, workspace, make_version(declaration, workspace, run, reason, tuned=tuned))
+    version = make_version(declaration, workspace, run, reason, tuned=tuned, rows=rows)
+    return settle(declaration.spec, workspace, version)
 
 
 def settle(spec: Spec, workspace: Workspace, version: TrainedVersion) -> TrainedVersion:
@@ -93,17 +95,19 @@ def make_version(
     reason: str,
     start: Bundle | None = None,
     tuned: Mapping[str, Value] | None = None,
+    rows: "Rows | None" = None,
 ) -> TrainedVersion:
     """Prepare, fit, train, measure, bundle, register and judge; what becomes of the version is up to the caller.
 
     Ray must be initialised. `run` names the training (None: after all that decides its outcome): the same name again
-    goes on where it was stopped. `start` is whose weights it begins with; `tuned` are settings that a search found. Raises UserError for whatever the
-    declaration or the data make impossible.
+    goes on where it was stopped. `start` is whose weights it begins with; `tuned` are settings that a search found;
+    `rows` those of the declaration, where somebody has them at hand. Raises UserError for whatever the declaration or
+    the data make impossible.
     """
     spec = declaration.spec.with_settings(tuned) if tuned else declaration.spec
     metrics = JobMetrics(spec.name)
     watch = Stopwatch(metrics.took)
-    rows = Rows.of(declaration, workspace, watch)
+    rows = rows or Rows.of(declaration, workspace, watch)
     metrics.prepared(rows.prepared.rows, rows.prepared.quarantined)
     run = run or run_name(rows.prepared, spec)
     versions = registry.Registry.open(workspace, spec.name)

@@ -14,6 +14,9 @@ from app.data.prepare import in_process, prepare
 from app.declaration import Declaration, read
 from app.pipeline import TrainedVersion, train_version
 from app.registry import Registry
+from app.training.search.space import Space
+from app.training.search.trials import Trial
+from app.tuning import tune
 from app.workspace import Workspace
 
 ROWS = 900
@@ -71,3 +74,26 @@ def test_a_champion_of_other_columns_is_no_opponent_and_the_version_waits(tmp_pa
     registry = Registry.open(store, version.contents.spec.name)
     assert (registry.champion().number, registry.challenger().number) == (before.number, version.number)
     assert registry.version(version.number).gate == "refused"
+
+
+def test_a_search_that_goes_on_may_choose_another_trial(tmp_path, store, monkeypatch):
+    """Each choice is a training of its own; the table is prepared and its features are fitted once a search."""
+    from app.training.search import driver  # it imports Ray, which reads its environment then
+
+    settings = [{}, {"train.learning_rate": 0.002}, {"train.learning_rate": 0.003}]
+    trials = [Trial(i + 1, one, "finished", ((1, 0.7),), 0.7 - i / 10) for i, one in enumerate(settings)]
+    fitted = []
+    monkeypatch.setattr(pipeline, "fit", lambda *given: fitted.append(given) or fit_here(*given))
+    network = ["model.kind=network", "model.width=4", "model.depth=1", "train.epochs=1", "tune.baseline=false"]
+    declaration = declared(tmp_path, table(), *network)
+    for chosen, best in ((0, 1), (1, 2), (2, 2)):
+        found = driver.Found(
+            Space.of(declaration.spec, ROWS), trials[: best + 1], trials[best], trials[0], 1.0, [], trials[chosen]
+        )
+        monkeypatch.setattr(driver, "search", lambda *_, found=found: found)
+        tuned = tune(declaration, store)
+        assert (tuned.version.contents.origin.tuned, len(tuned.sides)) == (
+            settings[chosen],
+            3 - (chosen == best) - (chosen == 0),
+        )
+    assert len(fitted) == 3
