@@ -21,12 +21,13 @@ from app.data.fit import fit
 from app.data.inference import find_column
 from app.data.prepare import Prepared, prepare
 from app.data.split import Cut
+from app.data.unlabelled import declared_features
 from app.declaration import Declaration
 from app.model.bundle import Bundle, open_bundle, write
 from app.model.contents import Contents, Origin, Side
 from app.model.runtime import Runtime
 from app.monitor.profile import Reference
-from app.spec import Spec, Value
+from app.spec import Spec, Split, Value
 from app.telemetry import JobMetrics, spans
 from app.training.baseline import Baseline, train_baseline
 from app.training.gate import Candidate, Opponent, Verdict, judge
@@ -283,11 +284,17 @@ class Rows:
 def later_rows(declaration: Declaration, workspace: Workspace, source: str, plan: FeaturePlan) -> HeldOut:
     """Return the labelled rows at `source`, a table of later times than the declared one: what training cannot know.
 
+    Its columns are the plan's, and it is not divided, whatever the declaration leaves open or says of its own table.
     Raises UserError for a table that cannot be read or breaks the declared contract.
     """
     spec = declaration.spec
-    data = spec.data.model_copy(update={"source": source if "://" in source else str(Path(source).resolve())})
-    prepared = prepare(replace(declaration, spec=spec.model_copy(update={"data": data})), workspace)
+    whole = {"source": source if "://" in source else str(Path(source).resolve()), "split": Split()}
+    later = {
+        "data": spec.data.model_copy(update=whole),
+        "features": declared_features(plan),
+        "retrain": spec.retrain.model_copy(update={"window": "all"}),
+    }
+    prepared = prepare(replace(declaration, spec=spec.model_copy(update=later)), workspace)
     everything = Cut(plan.time, test=1.0, test_from=_ALWAYS)
     return HeldOut.of(replace(prepared, cut=everything), plan, spec.gate.slices)
 

@@ -12,11 +12,12 @@ from app import pipeline
 from app.data.fit import fit_here
 from app.data.prepare import in_process, prepare
 from app.declaration import Declaration, read
-from app.pipeline import TrainedVersion, train_version
+from app.pipeline import TrainedVersion, later_rows, train_version
 from app.registry import Registry
 from app.training.search.space import Space
 from app.training.search.trials import Trial
 from app.tuning import tune
+from app.types import UNSEEN_ID, UserError
 from app.workspace import Workspace
 
 ROWS = 900
@@ -74,6 +75,22 @@ def test_a_champion_of_other_columns_is_no_opponent_and_the_version_waits(tmp_pa
     registry = Registry.open(store, version.contents.spec.name)
     assert (registry.champion().number, registry.challenger().number) == (before.number, version.number)
     assert registry.version(version.number).gate == "refused"
+
+
+def test_later_rows_are_all_judged_whatever_is_declared_of_the_tables_own(tmp_path, store):
+    """What divides the declared table would leave none of the later rows for a part of it."""
+    rows = table(c=[f"c{i % 3}" for i in range(ROWS)])
+    settings = ["data.split.train_until=1970-01-20", "retrain.window=30d"]
+    declaration = declared(tmp_path, rows, *settings)
+    plan = fit_here(prepare(declaration, store, run=in_process), declaration.spec)
+    new = [f"new {i}" for i in range(ROWS)]  # which inference would take for an identifier
+    pq.write_table(table(100, c=new), tmp_path / "later.parquet")
+    later = later_rows(declaration, store, str(tmp_path / "later.parquet"), plan)
+    assert len(later.examples.target) == ROWS
+    assert set(later.examples.features.category[:, 0].tolist()) == {UNSEEN_ID}
+    pq.write_table(table(100), tmp_path / "less.parquet")
+    with pytest.raises(UserError, match="the table has no column 'c'"):
+        later_rows(declaration, store, str(tmp_path / "less.parquet"), plan)
 
 
 def test_a_search_that_goes_on_may_choose_another_trial(tmp_path, store, monkeypatch):
