@@ -5,7 +5,7 @@ Parquet, CSV, JSON Lines and Arrow (Feather); local or on any filesystem of `app
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,6 +99,14 @@ def read_schema(fragments: Iterable[Fragment]) -> pa.Schema:
             if merged != types[field.name]:
                 types[field.name], origin[field.name] = merged, file.uri
     return pa.schema(list(types.items()))
+
+
+def with_floats(schema: pa.Schema, fragments: Iterable[Fragment], numbers: Container[str]) -> pa.Schema:
+    """Return the schema by which to read files of text: their columns of `numbers` that began whole may go on otherwise."""
+    if not any(fragment.format in ("csv", "jsonl") for fragment in fragments):
+        return schema
+    floats = {field.name for field in schema if field.name in numbers and pa.types.is_integer(field.type)}
+    return pa.schema([(field.name, pa.float64() if field.name in floats else field.type) for field in schema])
 
 
 def read(

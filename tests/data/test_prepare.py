@@ -99,6 +99,14 @@ def test_files_may_differ_in_order_and_in_whether_null_is_allowed(tmp_path: Path
     assert prepared.rows + prepared.quarantined["x: above max 0"] == 2 * ROWS
 
 
+def test_a_csv_of_another_separator_is_told_by_the_column_that_is_missing(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    (tmp_path / "t.csv").write_text("x;y\n" + "".join(f"{number};{number % 2}\n" for number in range(ROWS)))
+    declared = declare(tmp_path, data={"source": "t.csv", "key": None, "time": None})
+    assert fails(declared, workspace) == "task.target: the table has no column 'y'; found 'x;y'"
+
+
 def test_fragments_tell_position_and_rows_exactly(tmp_path: Path, workspace: Workspace) -> None:
     rows = 2 * UNIT_ROWS + 5
     prepared = prepare(declare(tmp_path, table(rows), row_group_size=100_000), workspace)
