@@ -119,6 +119,7 @@ def test_a_written_moment_reads_back(value: dt.datetime) -> None:
         ({"features": {"x": {"type": "category", "values": ["a", "a"]}}}, "values: given more than once: 'a'"),
         ({"features": {"x": {"type": "category", "values": [1, 2**63]}}}, "values: 9223372036854775808 is no whole"),
         ({"quality": {"rules": [{"name": "r", "expression": "a"}] * 2}}, "rules: the name 'r' is given 2 times"),
+        ({"gate": {"slices": ["a", "b", "a"]}}, "slices: given more than once: 'a'"),
         ({"serve": {"min_replicas": 9}}, "min_replicas: 9 is above max_replicas 4"),
         ({"serve": {"max_ongoing_requests": 8}}, "target_ongoing_requests: 64 is above max_ongoing_requests 8"),
     ],

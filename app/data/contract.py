@@ -199,7 +199,9 @@ def _check_roles(spec: Spec, schema: pa.Schema) -> None:
             allowed = "timestamps, dates or ISO 8601 text"
             raise UserError(f"data.time: column {time.name!r} holds {time.type}; allowed: {allowed}")
     for name in spec.gate.slices:
-        find_column(schema, name, "gate.slices")
+        slice_ = find_column(schema, name, "gate.slices")
+        if pa.types.is_nested(slice_.type):
+            raise UserError(f"gate.slices: column {name!r} holds {slice_.type}; allowed: single values")
 
 
 def _divide(kept: pa.Table, source: pa.Table, faults: Faults) -> Checked:

@@ -317,6 +317,11 @@ def test_a_missing_column_is_named_with_the_place_and_a_near_name(sections: dict
             "task.target: column 'y' holds list<item: int64>; allowed: numbers, text or truth values",
         ),
         (
+            {"x": [1], "s": [["a"]]},
+            {"gate": {"slices": ["s"]}},
+            "gate.slices: column 's' holds list<item: string>; allowed: single values",
+        ),
+        (
             {"c": [1]},
             {"features": {"c": {"type": "category", "values": ["1"]}}},
             "features.c.values: found '1', but the column holds int64; allowed: int64 values",
