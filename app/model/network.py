@@ -62,7 +62,7 @@ def _normalise(column: NumberColumn) -> tuple[float, float, float, float]:
     center, deviation = middle.mean(), middle.std()
     if deviation <= 1e-6 * max(1.0, abs(center)):
         center, deviation = column.mean, column.std
-    if not deviation > 0 or not np.isfinite(1 / deviation):
+    if not deviation > 1 / float(np.finfo(np.float32).max):  # so small that float32 has no factor that makes it 1
         return center, 0.0, 0.0, 0.0
     return center, 1 / deviation, -_REACH, _REACH
 

@@ -28,6 +28,15 @@ def test_a_column_without_a_value_and_a_constant_one_do_no_harm(make_plan) -> No
     assert network(number, torch.empty(3, 0, dtype=torch.int64)).isfinite().all()
 
 
+def test_a_number_too_small_for_float32_counts_as_constant(make_plan) -> None:
+    """The factor that would make it 1 is infinite there, and infinitely many zeros are no number."""
+    values = np.linspace(-1e-60, 1e-60, 257)
+    column = NumberColumn("tiny", mean=0.0, std=1e-60, quantiles=tuple(values.tolist()))
+    network = Network(replace(make_plan(numbers=1, categories=0), number=(column,)), SMALL).eval()
+    number = torch.from_numpy(values.astype(np.float32)[:, None])
+    assert network(number, torch.empty(257, 0, dtype=torch.int64)).isfinite().all()
+
+
 def test_one_wild_value_does_not_flatten_the_others() -> None:
     quantiles = [*np.linspace(0.0, 1.0, 256).tolist(), 1e12]
     column = NumberColumn("n", mean=1e9, std=1e10, quantiles=tuple(quantiles))
