@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +35,7 @@ from app.training.kinds import Fitted, fit_model
 from app.training.latency import measure_latency
 from app.training.loader import Parts
 from app.training.progress import show_epochs
+from app.training.resources import cpu_count
 from app.types import Scores, UserError
 from app.workspace import Workspace, join, read_bytes
 
@@ -247,7 +247,7 @@ class Rows:
     def contents(self, spec: Spec, fitted: Fitted, baseline: Baseline | None, path: Path) -> Contents:
         """Gather everything about a version, measured by the graph that will serve; `path` is the declaration's."""
         plan, held_out = self.plan, self.held_out
-        runtime = Runtime(fitted.onnx, plan, threads=len(os.sched_getaffinity(0)))
+        runtime = Runtime(fitted.onnx, plan, threads=cpu_count())
         models: dict[Side, Score] = {"model": runtime.score}
         if baseline is not None:
             models["baseline"] = baseline.score

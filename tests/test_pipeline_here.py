@@ -1,6 +1,7 @@
 """What the way from table to version promises where no cluster is needed to see it: all of it runs in this process."""
 
 import functools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,11 @@ def test_a_champion_of_other_columns_is_no_opponent_and_the_version_waits(tmp_pa
     registry = Registry.open(store, version.contents.spec.name)
     assert (registry.champion().number, registry.challenger().number) == (before.number, version.number)
     assert registry.version(version.number).gate == "refused"
+
+
+def test_a_version_is_made_where_the_system_does_not_tell_its_processors(tmp_path, store, monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    assert trained(tmp_path, store, table())[0].promoted
 
 
 def test_later_rows_are_all_judged_whatever_is_declared_of_the_tables_own(tmp_path, store):
