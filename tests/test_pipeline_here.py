@@ -10,11 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from app import pipeline
+from app.compression import _Work
 from app.data.fit import fit_here
 from app.data.prepare import in_process, prepare
 from app.declaration import Declaration, read
-from app.pipeline import TrainedVersion, later_rows, train_version
+from app.pipeline import Rows, Stopwatch, TrainedVersion, later_rows, train_version
 from app.registry import Registry
+from app.training.kinds import WEIGHTS
 from app.training.search.space import Space
 from app.training.search.trials import Trial
 from app.tuning import tune
@@ -97,6 +99,25 @@ def test_later_rows_are_all_judged_whatever_is_declared_of_the_tables_own(tmp_pa
     pq.write_table(table(100), tmp_path / "less.parquet")
     with pytest.raises(UserError, match="the table has no column 'c'"):
         later_rows(declaration, store, str(tmp_path / "less.parquet"), plan)
+
+
+def test_a_student_of_another_lesson_begins_anew_and_one_of_the_same_goes_on(tmp_path, store):
+    """Checkpoints know a network's own settings, not what it is taught."""
+    network = ["model.width=4", "model.depth=1", "compress.student.width=4", "compress.student.depth=1"]
+    network += ["compress.student.epochs=2", "compress.unlabelled=more.parquet"]
+
+    def weights(*settings: str) -> bytes:
+        declaration = declared(tmp_path, table(), *network, *settings)
+        rows = Rows.of(declaration, store, Stopwatch())
+        work = _Work(declaration, store, rows, "by-name", Stopwatch())
+        return work.student(lambda features: np.full(len(features.number), 0.9, np.float32)).learned[WEIGHTS]
+
+    pq.write_table(table(100), tmp_path / "more.parquet")
+    first = weights()
+    assert weights() == first
+    other_labels = weights("compress.student.teaching=0.5")
+    pq.write_table(table(200).slice(100), tmp_path / "more.parquet")
+    assert len({first, other_labels, weights()}) == 3
 
 
 def test_a_search_that_goes_on_may_choose_another_trial(tmp_path, store, monkeypatch):
