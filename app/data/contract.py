@@ -207,18 +207,18 @@ def _check_roles(spec: Spec, schema: pa.Schema) -> None:
 def _divide(kept: pa.Table, source: pa.Table, faults: Faults) -> Checked:
     if faults.first is None:
         empty = source.schema.empty_table()
-        return Checked(kept, _with_reason(empty, pa.array([], pa.string())), {})
+        return Checked(kept, with_reason(empty, pa.array([], pa.string())), {})
     bad = faults.first > 0
     reasons = np.array(faults.reasons, dtype=object)[faults.first[bad] - 1]
     found, counts = np.unique(faults.first[bad], return_counts=True)
     return Checked(
         kept.filter(pa.array(~bad)),
-        _with_reason(source.filter(pa.array(bad)), pa.array(reasons, pa.string())),
+        with_reason(source.filter(pa.array(bad)), pa.array(reasons, pa.string())),
         {faults.reasons[index - 1]: int(count) for index, count in zip(found, counts, strict=True)},
     )
 
 
-def _with_reason(rejected: pa.Table, reasons: pa.Array) -> pa.Table:
+def with_reason(rejected: pa.Table, reasons: pa.Array) -> pa.Table:
     """Append the reasons; a column of the source's by that name steps aside."""
     names = [f"{name} (source)" if name == "reason" else name for name in rejected.column_names]
     return rejected.rename_columns(names).append_column("reason", reasons)

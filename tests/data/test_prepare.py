@@ -233,6 +233,15 @@ def test_duplicate_keys_are_rejected_but_for_the_first(tmp_path: Path, workspace
     ]
 
 
+def test_a_reason_of_the_tables_own_steps_aside_in_the_quarantine(tmp_path: Path, workspace: Workspace) -> None:
+    source = replace(table(), "id", pa.array([number % 390 for number in range(ROWS)]))
+    source = source.append_column("reason", pa.array(["fog", "snow"] * (ROWS // 2)))
+    prepared = prepare(declare(tmp_path, source), workspace)
+    found = pl.read_parquet(f"{prepared.quarantine}/duplicates/*.parquet")
+    assert found["reason"].unique().to_list() == ["id: duplicate key"]
+    assert set(found["reason (source)"]) == {"fog", "snow"}
+
+
 def test_two_that_prepare_the_same_table_at_once_do_not_disturb_each_other(
     tmp_path: Path, workspace: Workspace
 ) -> None:
