@@ -16,7 +16,7 @@ PLAN = FeaturePlan(
 
 
 def test_whole_numbers_may_go_on_with_others_as_in_the_declared_table(tmp_path: Path) -> None:
-    lines = 2_000_000  # beyond the first block, on which types are inferred
+    lines = 2_500_000  # beyond the first block, on which types are inferred
     (tmp_path / "one.csv").write_text("c,x\n" + "a,1\n" * lines + "b,1.5\n")
     (tmp_path / "two.csv").write_text("x,c\n2,\n")
     number, category = read_features(PLAN, "*.csv", tmp_path)
