@@ -93,6 +93,14 @@ def test_a_regression_is_scored_in_the_units_of_its_target(make_plan) -> None:
     assert network.temperature.item() == 1.0
 
 
+@pytest.mark.parametrize(("task", "label"), [("binary", 0.0), ("binary", 1.0), ("multiclass", 1.0)])
+def test_rows_of_one_class_alone_do_not_calibrate(make_plan, task, label) -> None:
+    """They would make every score as sure as it may get: of a rare class a small part has often none."""
+    network = Network(make_plan(task), SMALL)
+    network.calibrate(torch.randn(300, network.plan.target.outputs), torch.full((300,), label))
+    assert network.temperature == 1
+
+
 def test_a_linear_model_is_a_sum_of_what_each_feature_weighs(make_plan, make_features) -> None:
     """Logistic regression: no unit is hidden, and a row's logit is the base plus what each feature adds to it."""
     plan = make_plan(numbers=2, categories=2)
