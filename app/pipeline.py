@@ -284,12 +284,13 @@ class Rows:
 def later_rows(declaration: Declaration, workspace: Workspace, source: str, plan: FeaturePlan) -> HeldOut:
     """Return the labelled rows at `source`, a table of later times than the declared one: what training cannot know.
 
-    Its columns are the plan's, and it is not divided, whatever the declaration leaves open or says of its own table.
+    Its columns and task are the plan's, and it is not divided, whatever the declaration leaves open or says of its own table.
     Raises UserError for a table that cannot be read or breaks the declared contract.
     """
     spec = declaration.spec
     whole = {"source": source if "://" in source else str(Path(source).resolve()), "split": Split()}
     later = {
+        "task": spec.task.model_copy(update={"type": plan.target.task}),
         "data": spec.data.model_copy(update=whole),
         "features": declared_features(plan),
         "retrain": spec.retrain.model_copy(update={"window": "all"}),

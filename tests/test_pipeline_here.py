@@ -96,6 +96,12 @@ def test_later_rows_are_all_judged_whatever_is_declared_of_the_tables_own(tmp_pa
     later = later_rows(declaration, store, str(tmp_path / "later.parquet"), plan)
     assert len(later.examples.target) == ROWS
     assert set(later.examples.features.category[:, 0].tolist()) == {UNSEEN_ID}
+    few = pa.array([0, 1, 2] * (ROWS // 3))  # which inference would take for classes
+    declaration = declared(tmp_path, table(y=np.arange(ROWS)), "task.loss=absolute")
+    quantity = fit_here(prepare(declaration, store, run=in_process), declaration.spec)
+    pq.write_table(table(100, y=few), tmp_path / "few.parquet")
+    assert len(later_rows(declaration, store, str(tmp_path / "few.parquet"), quantity).examples.target) == ROWS
+    declaration = declared(tmp_path, rows, *settings)
     pq.write_table(table(100), tmp_path / "less.parquet")
     with pytest.raises(UserError, match="the table has no column 'c'"):
         later_rows(declaration, store, str(tmp_path / "less.parquet"), plan)
