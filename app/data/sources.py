@@ -24,7 +24,7 @@ from app.types import UserError
 from app.workspace import resolve
 
 PIECE_ROWS = 131_072
-_TEXT_BLOCK = 8 << 20  # bytes of text parsed at once; types are inferred on the first block
+TEXT_BLOCK = 8 << 20  # bytes of text parsed at once; types are inferred on the first block
 _FILE_BITS = 40  # a file that is not counted gets 2**40 positions
 _THREADS = 16  # files whose footers are read at once: waiting, not work
 
@@ -102,10 +102,11 @@ def read_schema(fragments: Iterable[Fragment]) -> pa.Schema:
 
 
 def with_floats(schema: pa.Schema, fragments: Iterable[Fragment], numbers: Container[str]) -> pa.Schema:
-    """Return the schema by which to read files of text: their columns of `numbers` that began whole may go on otherwise."""
+    """Return the schema by which to read files of text: `numbers` that begin whole, or empty, may go on otherwise."""
     if not any(fragment.format in ("csv", "jsonl") for fragment in fragments):
         return schema
-    floats = {field.name for field in schema if field.name in numbers and pa.types.is_integer(field.type)}
+    began = {field.name: field.type for field in schema if field.name in numbers}
+    floats = {name for name, type_ in began.items() if pa.types.is_integer(type_) or pa.types.is_null(type_)}
     return pa.schema([(field.name, pa.float64() if field.name in floats else field.type) for field in schema])
 
 
@@ -241,14 +242,14 @@ def _arrow(uri: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
 
 def _csv(uri: str, convert: pa_csv.ConvertOptions) -> pa_csv.CSVStreamingReader:
     filesystem, path = resolve(uri)
-    read_options = pa_csv.ReadOptions(block_size=_TEXT_BLOCK, use_threads=False)
+    read_options = pa_csv.ReadOptions(block_size=TEXT_BLOCK, use_threads=False)
     parse_options = pa_csv.ParseOptions(newlines_in_values=True)
     return pa_csv.open_csv(filesystem.open_input_stream(path), read_options, parse_options, convert)
 
 
 def _json(uri: str, parse: pa_json.ParseOptions) -> pa.RecordBatchReader:
     filesystem, path = resolve(uri)
-    read_options = pa_json.ReadOptions(block_size=_TEXT_BLOCK, use_threads=False)
+    read_options = pa_json.ReadOptions(block_size=TEXT_BLOCK, use_threads=False)
     return pa_json.open_json(filesystem.open_input_stream(path), read_options, parse)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from app.data import prepare as preparation
 from app.data.prepare import Prepared, in_process, on_ray
-from app.data.sources import PIECE_ROWS, Fragment, read
+from app.data.sources import PIECE_ROWS, TEXT_BLOCK, Fragment, read
 from app.data.target import Labels, resolve_task
 from app.data.units import UNIT_ROWS, divide
 from app.declaration import Declaration
@@ -130,10 +130,12 @@ def test_text_and_parquet_become_the_same_rows(tmp_path: Path, workspace: Worksp
         assert rows_of(prepare(declare(tmp_path, data={"source": name}), workspace)).equals(wanted)
 
 
-def test_numbers_in_text_may_begin_whole(tmp_path: Path, workspace: Workspace) -> None:
-    lines = 2_000_000  # beyond the block on which types are inferred
-    (tmp_path / "t.csv").write_text("x,y\n" + "1,0\n" * lines + "2.5,1\n")
-    declared = declare(tmp_path, data={"source": "t.csv", "key": None, "time": None})
+@pytest.mark.parametrize("begin", ["1,0\n", ",00\n"])
+def test_numbers_in_text_may_begin_whole_or_empty(begin: str, tmp_path: Path, workspace: Workspace) -> None:
+    text = "x,y\n" + begin * 2_500_000 + "2.5,1\n"
+    assert len(text) > TEXT_BLOCK  # beyond the block on which types are inferred
+    (tmp_path / "t.csv").write_text(text)
+    declared = declare(tmp_path, data={"source": "t.csv", "key": None, "time": None}, features={"x": "number"})
     assert rows_of(prepare(declared, workspace)).column("x")[-1].as_py() == 2.5
 
 
