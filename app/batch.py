@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from app.data.contract import Contract
 from app.data.files import list_files
-from app.data.sources import Fragment, fragments_of, read, read_schema, with_floats
+from app.data.sources import Fragment, fragments_of, read, read_schema
 from app.data.unlabelled import declared_features
 from app.model.bundle import open_bundle
 from app.serving.arrow_codec import predictions
@@ -98,8 +98,7 @@ class _Scorer:
         fragment = Fragment(**json.loads(item["fragment"]))
         columns = [name for name in self._contract.columns if name in self.schema.names]
         scored, rejected, reasons = [], [], Counter[str]()
-        schema = with_floats(self.schema, [fragment], {column.name for column in self._plan.number})
-        for start, table in read(fragment, columns, self._contract.dictionary, schema):
+        for start, table in read(fragment, columns, self._contract.dictionary):
             if self._key is None:
                 table = table.append_column(self._place, pa.array(np.arange(start, start + table.num_rows)))
             checked = self._contract.check(table, dt.datetime.now(dt.UTC))
