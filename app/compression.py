@@ -7,15 +7,18 @@ measured by the graph that would serve, and judged by the gate against the large
 with the least loss becomes a version.
 """
 
+import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from app import registry
 from app.data.encode import load
+from app.data.files import list_files
 from app.data.loss import row_loss
 from app.data.unlabelled import read_features
 from app.declaration import Declaration
@@ -26,7 +29,7 @@ from app.model.plots import pareto
 from app.model.quantise import quantise
 from app.model.runtime import Runtime
 from app.pipeline import Rows, Stopwatch, TrainedVersion, commit_of, publish, run_name
-from app.spec import Spec
+from app.spec import Data, Spec
 from app.training.distil import Answer, distil, student_spec
 from app.training.gate import Candidate, Opponent, judge
 from app.training.kinds import WEIGHTS, Fitted, fit_model
@@ -140,6 +143,15 @@ class _Work:
     def spec(self) -> Spec:
         return self.declaration.spec
 
+    @cached_property
+    def lesson(self) -> str:
+        """Name what small networks are taught, which their checkpoints do not know: another lesson is another training."""
+        asked, base = self.spec.compress, self.declaration.path.resolve().parent
+        files = [] if asked.unlabelled is None else list_files(Data(source=asked.unlabelled), base)
+        return _digest(
+            asked.model_dump(include={"teacher", "student", "unlabelled", "prune_epochs"}), *map(asdict, files)
+        )
+
     def graphs(self) -> Iterator[_Graph]:
         """Yield the teacher, and every network made with its help, as it is and in every declared arithmetic."""
         teacher, large = self.teach()
@@ -157,7 +169,8 @@ class _Work:
         """Train the teachers; return their average, and the large network where it is one of them."""
         spec = _teachers(self.spec)
         with self.watch("teacher"), show_epochs(spec.train.epochs) as show:
-            fitted = fit_model(self.rows.parts, self.rows.plan, spec, self.workspace, f"{self.run}-teacher", show)
+            run = f"{self.run}-teacher-{_digest(self.spec.compress.teacher.model_dump())}"
+            fitted = fit_model(self.rows.parts, self.rows.plan, spec, self.workspace, run, show)
         teacher = _Graph("teacher", "", fitted.onnx, spec, fitted.learned, fitted.history)
         weights = fitted.learned.get(WEIGHTS if spec.model.kind == "network" else f"network/{WEIGHTS}")
         if weights is None:
@@ -175,7 +188,7 @@ class _Work:
                 answer,
                 self.unlabelled(),
                 self.workspace,
-                f"{self.run}-student",
+                f"{self.run}-student-{self.lesson}",
                 show,
             )
         return self.network("student", "", student_spec(self.spec), taught.network, taught.history)
@@ -188,7 +201,7 @@ class _Work:
         with self.watch(f"{whole.family}, {how}"):
             network = self.loaded(whole.spec, whole.learned[WEIGHTS])
             smaller = prune(network, whole.spec.model, width, self.rows.parts.train.features)
-            run = f"{self.run}-{whole.family}-{width}"
+            run = f"{self.run}-{whole.family}-{width}-{self.lesson}"
             healed = heal(smaller, self.rows.parts, self.rows.plan, spec, answer, self.workspace, run)
         return self.network(whole.family, how, spec, healed.network, healed.history)
 
@@ -270,6 +283,10 @@ class _Work:
         write_bytes(join(folder, "pareto.png"), pareto(compression).png)
         write_bytes(join(folder, "report.json"), json.dumps(asdict(compression), indent=1).encode())
         return join(folder, "report.json")
+
+
+def _digest(*what: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _teachers(spec: Spec) -> Spec:

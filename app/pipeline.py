@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,14 +17,16 @@ from app import registry
 from app.data.encode import load
 from app.data.features import FeaturePlan
 from app.data.fit import fit
+from app.data.inference import find_column
 from app.data.prepare import Prepared, prepare
 from app.data.split import Cut
+from app.data.unlabelled import declared_features
 from app.declaration import Declaration
 from app.model.bundle import Bundle, open_bundle, write
 from app.model.contents import Contents, Origin, Side
 from app.model.runtime import Runtime
 from app.monitor.profile import Reference
-from app.spec import Spec, Value
+from app.spec import Spec, Split, Value
 from app.telemetry import JobMetrics, spans
 from app.training.baseline import Baseline, train_baseline
 from app.training.gate import Candidate, Opponent, Verdict, judge
@@ -34,7 +35,8 @@ from app.training.kinds import Fitted, fit_model
 from app.training.latency import measure_latency
 from app.training.loader import Parts
 from app.training.progress import show_epochs
-from app.types import Scores
+from app.training.resources import cpu_count
+from app.types import Scores, UserError
 from app.workspace import Workspace, join, read_bytes
 
 log = logging.getLogger(__name__)
@@ -67,12 +69,14 @@ def train_version(
     run: str | None = None,
     reason: str = "trained by hand",
     tuned: Mapping[str, Value] | None = None,
+    rows: "Rows | None" = None,
 ) -> TrainedVersion:
     """Make a version of the declared table; promote it when it passed, where `rollout` says so.
 
     Ray must be initialised. Raises UserError as `make_version`.
     """
-    return settle(declaration.spec, workspace, make_version(declaration, workspace, run, reason, tuned=tuned))
+    version = make_version(declaration, workspace, run, reason, tuned=tuned, rows=rows)
+    return settle(declaration.spec, workspace, version)
 
 
 def settle(spec: Spec, workspace: Workspace, version: TrainedVersion) -> TrainedVersion:
@@ -92,17 +96,19 @@ def make_version(
     reason: str,
     start: Bundle | None = None,
     tuned: Mapping[str, Value] | None = None,
+    rows: "Rows | None" = None,
 ) -> TrainedVersion:
     """Prepare, fit, train, measure, bundle, register and judge; what becomes of the version is up to the caller.
 
     Ray must be initialised. `run` names the training (None: after all that decides its outcome): the same name again
-    goes on where it was stopped. `start` is whose weights it begins with; `tuned` are settings that a search found. Raises UserError for whatever the
-    declaration or the data make impossible.
+    goes on where it was stopped. `start` is whose weights it begins with; `tuned` are settings that a search found;
+    `rows` those of the declaration, where somebody has them at hand. Raises UserError for whatever the declaration or
+    the data make impossible.
     """
     spec = declaration.spec.with_settings(tuned) if tuned else declaration.spec
     metrics = JobMetrics(spec.name)
     watch = Stopwatch(metrics.took)
-    rows = Rows.of(declaration, workspace, watch)
+    rows = rows or Rows.of(declaration, workspace, watch)
     metrics.prepared(rows.prepared.rows, rows.prepared.quarantined)
     run = run or run_name(rows.prepared, spec)
     versions = registry.Registry.open(workspace, spec.name)
@@ -157,16 +163,22 @@ def publish(
         if champion is not None and champion.number == version.number:  # the same training again
             champion = None
         latency = measure_latency(bundle.runtime(), rows.plan)["p99"]
-        verdict = judge(
-            spec,
-            rows.plan.target,
-            Candidate(contents.scores, latency, bundle.size_bytes / 1e6, smaller=larger is not None),
-            _opponent(champion, contents, rows, larger),
-            held_out.examples.target,
-            held_out.examples.time,
-            held_out.slices,
-            held_out.examples.position,
-        )
+        candidate = Candidate(contents.scores, latency, bundle.size_bytes / 1e6, smaller=larger is not None)
+        try:
+            against = _opponent(champion, contents, rows, larger)
+        except _OfOtherRowsError as reason:
+            verdict = Verdict(False, [f"refused: {reason}"], {"against": "champion"})
+        else:
+            verdict = judge(
+                spec,
+                rows.plan.target,
+                candidate,
+                against,
+                held_out.examples.target,
+                held_out.examples.time,
+                held_out.slices,
+                held_out.examples.position,
+            )
         versions.record_verdict(version.number, verdict.passed, verdict.reasons)
     return TrainedVersion(
         number=version.number,
@@ -235,7 +247,7 @@ class Rows:
     def contents(self, spec: Spec, fitted: Fitted, baseline: Baseline | None, path: Path) -> Contents:
         """Gather everything about a version, measured by the graph that will serve; `path` is the declaration's."""
         plan, held_out = self.plan, self.held_out
-        runtime = Runtime(fitted.onnx, plan, threads=len(os.sched_getaffinity(0)))
+        runtime = Runtime(fitted.onnx, plan, threads=cpu_count())
         models: dict[Side, Score] = {"model": runtime.score}
         if baseline is not None:
             models["baseline"] = baseline.score
@@ -272,13 +284,24 @@ class Rows:
 def later_rows(declaration: Declaration, workspace: Workspace, source: str, plan: FeaturePlan) -> HeldOut:
     """Return the labelled rows at `source`, a table of later times than the declared one: what training cannot know.
 
+    Its columns and task are the plan's, and it is not divided, whatever the declaration leaves open or says of its own table.
     Raises UserError for a table that cannot be read or breaks the declared contract.
     """
     spec = declaration.spec
-    data = spec.data.model_copy(update={"source": source if "://" in source else str(Path(source).resolve())})
-    prepared = prepare(replace(declaration, spec=spec.model_copy(update={"data": data})), workspace)
+    whole = {"source": source if "://" in source else str(Path(source).resolve()), "split": Split()}
+    later = {
+        "task": spec.task.model_copy(update={"type": plan.target.task}),
+        "data": spec.data.model_copy(update=whole),
+        "features": declared_features(plan),
+        "retrain": spec.retrain.model_copy(update={"window": "all"}),
+    }
+    prepared = prepare(replace(declaration, spec=spec.model_copy(update=later)), workspace)
     everything = Cut(plan.time, test=1.0, test_from=_ALWAYS)
     return HeldOut.of(replace(prepared, cut=everything), plan, spec.gate.slices)
+
+
+class _OfOtherRowsError(Exception):
+    """The champion cannot score these rows: it was trained by a declaration of other features, or of other labels."""
 
 
 def _opponent(
@@ -287,7 +310,15 @@ def _opponent(
     """Return what the new version is held against: the champion, else its larger form, the baseline, or nothing."""
     if champion is not None:
         bundle = open_bundle(champion.bundle)
-        examples = load(rows.sample, bundle.plan, rows.held_out.part)
+        try:
+            for name in bundle.plan.names:
+                find_column(rows.sample.schema, name, "features")
+            examples = load(rows.sample, bundle.plan, rows.held_out.part)
+        except UserError as mistake:
+            raise _OfOtherRowsError(
+                f"the champion, version {champion.number}, cannot be judged on these rows: {mistake}; where that is "
+                "meant, deploy this version by hand"
+            ) from mistake
         return Opponent("champion", bundle.runtime().score(examples.features))
     if larger is not None:
         return Opponent("large", larger)

@@ -10,6 +10,7 @@ trial has seen, where there are such.
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -80,11 +81,12 @@ def tune(declaration: Declaration, workspace: Workspace, run: str | None = None,
     if spec.tune.baseline and spec.model.kind != "lightgbm":
         trees = searched(_of_trees(spec), "search of LightGBM", join(folder, "lightgbm"), found.seconds)
     settings = found.chosen.settings | (trees.chosen.settings if trees else {})
-    version = train_version(declaration, workspace, f"{run}-chosen", _reason(found), settings)
+    version = train_version(declaration, workspace, _named(run, "chosen", settings), _reason(found), settings, rows)
     with watch("compare"):
         models = {"chosen": open_bundle(version.bundle).runtime(threads=cpu_count()).score}
         for name, trial in _others(found).items():
-            fitted = fit_model(rows.parts, rows.plan, spec.with_settings(trial.settings), workspace, f"{run}-{name}")
+            given = spec.with_settings(trial.settings)
+            fitted = fit_model(rows.parts, rows.plan, given, workspace, _named(run, name, trial.settings))
             models[name] = Runtime(fitted.onnx, rows.plan, threads=cpu_count()).score
         if trees is not None:
             for name, trial in {"chosen": trees.chosen, **_others(trees)}.items():
@@ -112,6 +114,12 @@ def _others(found: "Found") -> dict[str, Trial]:
     """Return what was not chosen: the declared settings, and the trial with the least loss."""
     others = {"declared": found.declared, "best trial": found.best}
     return {name: trial for name, trial in others.items() if trial != found.chosen}
+
+
+def _named(run: str, what: str, settings: Mapping[str, Value]) -> str:
+    """Name a training of what a search found: when the search goes on, another trial may take the place."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return f"{run}-{what}-{digest[:8]}"
 
 
 def _known_to_trials(later: str | None, part: str) -> str:

@@ -3,12 +3,20 @@
 import subprocess
 import sys
 
+from app.data.files import list_files
 from app.declaration import Declaration
+from app.types import UserError
 
 
 def build_table(declaration: Declaration) -> None:
-    """Run `build.py` beside the declaration if there is one and the declared source is missing."""
+    """Run `build.py` beside the declaration if there is one and the declared source, a path or glob, is missing."""
     script = declaration.path.resolve().parent / "build.py"
     source = declaration.spec.data.source
-    if script.exists() and isinstance(source, str) and not (script.parent / source).exists():
+    if not script.exists() or not isinstance(source, str) or "://" in source:
+        return
+    if (script.parent / source).exists():
+        return
+    try:
+        list_files(declaration.spec.data, script.parent)
+    except UserError:
         subprocess.run([sys.executable, str(script)], check=True)

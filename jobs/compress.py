@@ -21,9 +21,10 @@ def run(declaration: Declaration, workspace: Workspace, arguments: argparse.Name
     connect()
     found = compress(declaration, workspace, arguments.run)
     print(_table(found))
+    version = settle(declaration.spec, workspace, found.version)  # before what may fail: a wrong path changes nothing
     if arguments.later:
         print(_later(declaration, workspace, arguments.later, found))
-    tell(settle(declaration.spec, workspace, found.version))
+    tell(version)
     print(f"report: {found.report}")
 
 

@@ -44,13 +44,15 @@ def single(column: pa.ChunkedArray) -> pa.Array:
 
 
 def plain(column: pa.Array) -> pa.Array:
-    """Return text as string, decimals as float64, NaN as null; everything else as it is."""
+    """Return text as string, decimals as float64, NaN as null, float16 as float32; everything else as it is."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if is_text(column.type):
         return column.cast(pa.string())
     if pa.types.is_decimal(column.type):
         return column.cast(pa.float64())
+    if pa.types.is_float16(column.type):
+        column = column.cast(pa.float32())  # Arrow can do little with the other
     if pa.types.is_floating(column.type):
         nan = pc.is_nan(column)
         return pc.if_else(nan, pa.scalar(None, column.type), column) if pc.any(nan).as_py() else column
@@ -59,8 +61,6 @@ def plain(column: pa.Array) -> pa.Array:
 
 def to_number(column: pa.Array, name: str, faults: Faults) -> pa.Array:
     """Return whole or floating numbers; text is parsed, truth values are 0 and 1."""
-    if pa.types.is_floating(column.type) and column.type.bit_width == 16:
-        column = column.cast(pa.float32())
     column = plain(column)
     if pa.types.is_boolean(column.type):
         return column.cast(pa.int64())
@@ -106,6 +106,10 @@ def check_limits(column: pa.Array, name: str, feature: NumberFeature, faults: Fa
     if low < -LARGEST or high > LARGEST:  # only floating numbers reach so far
         faults.add(f"{name}: infinite", pc.is_inf(column))
         faults.add(f"{name}: beyond float32", pc.greater(pc.abs(column), LARGEST))
+    if pa.types.is_integer(column.type) and (feature.min is not None or feature.max is not None):
+        column = column.cast(
+            pa.float64(), safe=False
+        )  # as the feature will be; Arrow compares no exact 64 bits with these
     if feature.min is not None and low < feature.min:
         faults.add(f"{name}: below min {feature.min:g}", pc.less(column, feature.min))
     if feature.max is not None and high > feature.max:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from app.data.columns import (
+    LARGEST,
     Faults,
     allowed_values,
     check_limits,
@@ -167,9 +168,7 @@ class Contract:
             faults.add(f"{name}: null time", column.is_null())
             faults.add(f"{name}: not an ISO 8601 time", moments.is_null())
         if self.reject_future:
-            newest = pc.max(moments).as_py()
-            if newest is not None and newest > now:
-                faults.add(f"{name}: in the future", pc.greater(moments, pa.scalar(now, moments.type)))
+            faults.add(f"{name}: in the future", pc.greater(moments, pa.scalar(now, moments.type)))
         return moments
 
     def _labels(self, name: str, column: pa.Array, faults: Faults) -> pa.Array:
@@ -179,6 +178,7 @@ class Contract:
         column = plain(column)
         if pa.types.is_floating(column.type):
             faults.add(f"{name}: infinite", pc.is_inf(column))
+            faults.add(f"{name}: beyond float32", pc.greater(pc.abs(column), LARGEST))
         return column
 
 
@@ -199,24 +199,26 @@ def _check_roles(spec: Spec, schema: pa.Schema) -> None:
             allowed = "timestamps, dates or ISO 8601 text"
             raise UserError(f"data.time: column {time.name!r} holds {time.type}; allowed: {allowed}")
     for name in spec.gate.slices:
-        find_column(schema, name, "gate.slices")
+        slice_ = find_column(schema, name, "gate.slices")
+        if pa.types.is_nested(slice_.type):
+            raise UserError(f"gate.slices: column {name!r} holds {slice_.type}; allowed: single values")
 
 
 def _divide(kept: pa.Table, source: pa.Table, faults: Faults) -> Checked:
     if faults.first is None:
         empty = source.schema.empty_table()
-        return Checked(kept, _with_reason(empty, pa.array([], pa.string())), {})
+        return Checked(kept, with_reason(empty, pa.array([], pa.string())), {})
     bad = faults.first > 0
     reasons = np.array(faults.reasons, dtype=object)[faults.first[bad] - 1]
     found, counts = np.unique(faults.first[bad], return_counts=True)
     return Checked(
         kept.filter(pa.array(~bad)),
-        _with_reason(source.filter(pa.array(bad)), pa.array(reasons, pa.string())),
+        with_reason(source.filter(pa.array(bad)), pa.array(reasons, pa.string())),
         {faults.reasons[index - 1]: int(count) for index, count in zip(found, counts, strict=True)},
     )
 
 
-def _with_reason(rejected: pa.Table, reasons: pa.Array) -> pa.Table:
+def with_reason(rejected: pa.Table, reasons: pa.Array) -> pa.Table:
     """Append the reasons; a column of the source's by that name steps aside."""
     names = [f"{name} (source)" if name == "reason" else name for name in rejected.column_names]
     return rejected.rename_columns(names).append_column("reason", reasons)

@@ -16,8 +16,7 @@ from pydantic import TypeAdapter
 from app.data.contract import Contract
 from app.data.features import TaskType
 from app.data.files import SourceFile, list_files
-from app.data.inference import resolve_features
-from app.data.sources import Fragment, fragments_of, read, read_schema
+from app.data.sources import Fragment, fragments_of, read, read_schema, with_floats
 from app.data.split import Cut, TimeSketch, cut_by_position, cut_by_time
 from app.data.target import Labels, resolve_task
 from app.data.units import Checker, Partial, Unit, divide, drop_repeated, repeated_keys
@@ -189,13 +188,9 @@ def _contract(spec: Spec, fragments: Sequence[Fragment]) -> Contract:
         found = [piece[1].slice(0, SAMPLE_ROWS) for piece in pieces if piece is not None]
         # a file without rows proves nothing about its columns; that all are so is told when they have been read
         sample = pa.concat_tables(found) if any(piece.num_rows for piece in found) else None
-    if any(fragment.format in ("csv", "jsonl") for fragment in fragments):
-        # text that begins with whole numbers may go on with others: features need not tell them apart
-        numbers = {n for n, f in resolve_features(spec, schema, sample).features.items() if f.type == "number"}
-        schema = pa.schema(
-            [(f.name, pa.float64() if f.name in numbers and pa.types.is_integer(f.type) else f.type) for f in schema]
-        )
-    return Contract.of(spec, schema, sample)
+    contract = Contract.of(spec, schema, sample)
+    numbers = {name for name, feature in contract.features.items() if feature.type == "number"}
+    return Contract.of(spec, with_floats(schema, fragments, numbers), sample)
 
 
 def _most_rows(fragments: Sequence[Fragment], files: Sequence[SourceFile]) -> int:

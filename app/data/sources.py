@@ -4,7 +4,8 @@ Parquet, CSV, JSON Lines and Arrow (Feather); local or on any filesystem of `app
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from app.types import UserError
 from app.workspace import resolve
 
 PIECE_ROWS = 131_072
-_TEXT_BLOCK = 8 << 20  # bytes of text parsed at once; types are inferred on the first block
+TEXT_BLOCK = 8 << 20  # bytes of text parsed at once; types are inferred on the first block
 _FILE_BITS = 40  # a file that is not counted gets 2**40 positions
 _THREADS = 16  # files whose footers are read at once: waiting, not work
 
@@ -79,11 +80,11 @@ def read_schema(fragments: Iterable[Fragment]) -> pa.Schema:
     files = list({fragment.uri: fragment for fragment in fragments}.values())
     with ThreadPoolExecutor(_THREADS) as pool:
         schemas = list(pool.map(_file_schema, files))
+    for file, schema in zip(files, schemas, strict=True):
+        if twice := sorted(name for name, count in Counter(schema.names).items() if count > 1):
+            raise UserError(f"{file.uri}: columns named more than once: {', '.join(twice)}")
     first, types = files[0].uri, {field.name: field.type for field in schemas[0]}
     origin = dict.fromkeys(types, first)
-    if len(types) != len(schemas[0]):
-        twice = sorted(name for name in types if schemas[0].names.count(name) > 1)
-        raise UserError(f"{first}: columns named more than once: {', '.join(twice)}")
     for file, schema in zip(files[1:], schemas[1:], strict=True):
         if different := sorted(set(types) ^ set(schema.names)):
             has, lacks = (first, file.uri) if different[0] in types else (file.uri, first)
@@ -100,6 +101,15 @@ def read_schema(fragments: Iterable[Fragment]) -> pa.Schema:
     return pa.schema(list(types.items()))
 
 
+def with_floats(schema: pa.Schema, fragments: Iterable[Fragment], numbers: Container[str]) -> pa.Schema:
+    """Return the schema by which to read files of text: `numbers` that begin whole, or empty, may go on otherwise."""
+    if not any(fragment.format in ("csv", "jsonl") for fragment in fragments):
+        return schema
+    began = {field.name: field.type for field in schema if field.name in numbers}
+    floats = {name for name, type_ in began.items() if pa.types.is_integer(type_) or pa.types.is_null(type_)}
+    return pa.schema([(field.name, pa.float64() if field.name in floats else field.type) for field in schema])
+
+
 def read(
     fragment: Fragment,
     columns: Sequence[str] | None = None,
@@ -109,9 +119,10 @@ def read(
     """Yield (position of the first row, table) pieces of at most `PIECE_ROWS` rows, with `columns` in their order.
 
     `dictionary` names string columns to decode as dictionaries (Parquet; others are read plain). `schema` is that
-    of the whole table: text files are parsed with its types, other columns converted to them.
+    of the whole table: text files are parsed with its types, other columns converted to them, in its order unless told.
     Raises UserError naming the file, and the column where it is known, for what cannot be read.
     """
+    columns = schema.names if columns is None and schema is not None else columns
     with _blame(fragment.uri, fragment.format):
         position = fragment.start
         for batch in _batches(fragment, columns, dictionary, schema):
@@ -119,7 +130,7 @@ def read(
             if columns is not None and whole.column_names != list(columns):
                 whole = whole.select(columns)
             if schema is not None:
-                whole = _conform(whole, schema)
+                whole = _conform(whole, schema, dictionary)
             for offset in range(0, whole.num_rows, PIECE_ROWS):
                 piece = whole.slice(offset, PIECE_ROWS)
                 yield position, piece
@@ -163,11 +174,13 @@ def _file_schema(fragment: Fragment) -> pa.Schema:
         else:
             with _json(fragment.uri, pa_json.ParseOptions()) as reader:
                 schema = reader.schema
-    return pa.schema([(field.name, _text_type(field.type, fragment.format)) for field in schema])
+    return pa.schema([(field.name, _read_type(field.type, fragment.format)) for field in schema])
 
 
-def _text_type(type_: pa.DataType, format: str) -> pa.DataType:
-    """Return the type that a column of a text file is parsed to, by what its first block looks like."""
+def _read_type(type_: pa.DataType, format: str) -> pa.DataType:
+    """Return the type that a column is read as: one of a text file by what its first block looks like."""
+    if pa.types.is_string_view(type_):
+        return pa.string()  # to the other Arrow cannot cast a dictionary
     if pa.types.is_timestamp(type_) and format == "csv":
         return pa.timestamp("us", type_.tz)  # later rows may hold fractions
     if pa.types.is_timestamp(type_) and format == "jsonl":
@@ -229,14 +242,14 @@ def _arrow(uri: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
 
 def _csv(uri: str, convert: pa_csv.ConvertOptions) -> pa_csv.CSVStreamingReader:
     filesystem, path = resolve(uri)
-    read_options = pa_csv.ReadOptions(block_size=_TEXT_BLOCK, use_threads=False)
+    read_options = pa_csv.ReadOptions(block_size=TEXT_BLOCK, use_threads=False)
     parse_options = pa_csv.ParseOptions(newlines_in_values=True)
     return pa_csv.open_csv(filesystem.open_input_stream(path), read_options, parse_options, convert)
 
 
 def _json(uri: str, parse: pa_json.ParseOptions) -> pa.RecordBatchReader:
     filesystem, path = resolve(uri)
-    read_options = pa_json.ReadOptions(block_size=_TEXT_BLOCK, use_threads=False)
+    read_options = pa_json.ReadOptions(block_size=TEXT_BLOCK, use_threads=False)
     return pa_json.open_json(filesystem.open_input_stream(path), read_options, parse)
 
 
@@ -266,14 +279,17 @@ def _empty_is_null(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch
 
 
-def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return the table with the schema's types; dictionaries of these stay dictionaries."""
-    for number, field in enumerate(table.schema):
+def _conform(table: pa.Table, schema: pa.Schema, dictionary: Sequence[str]) -> pa.Table:
+    """Return the table with the schema's types, whatever file it is of; those in `dictionary` may be dictionaries."""
+    columns, fields = [], []
+    for field, column in zip(table.schema, table.columns, strict=True):
         wanted = schema.field(field.name).type
-        plain = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        if plain != (wanted.value_type if pa.types.is_dictionary(wanted) else wanted):
-            table = table.set_column(number, field.name, table.column(number).cast(wanted))
-    return table
+        decoded = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if field.type != wanted and not (field.name in dictionary and decoded == wanted):
+            column = column.cast(wanted)
+        columns.append(column)
+        fields.append(pa.field(field.name, column.type))
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
 def _some(names: Sequence[str]) -> str:

@@ -32,7 +32,6 @@ SAMPLE_ROWS = 65_536
 DISTINCT_VALUES = 65_536
 """Distinct values counted exactly; twice `max_categories` where that is more."""
 
-POSITION = "position"
 _ANY_HASH = 2**64 - 1
 _NULLS = b"nulls"
 _POOL = 3  # samples' worth of rows gathered before a merge thins them out
@@ -145,7 +144,9 @@ class FeatureStatistics:
     moments: Moments
     counts: Mapping[str, Counts]
     sample: pa.Table
-    """`position` and the features (numbers with NaN for null), ordered by position."""
+    """The features (numbers with NaN for null), ordered by position: a user's own names, so nothing else is in it."""
+    positions: Positions
+    """Those of the sample's rows."""
 
     @property
     def rows(self) -> int:
@@ -165,13 +166,12 @@ class FeatureStatistics:
         )
         counts = {name: Counts.of(name, table.column(name), limit) for name, limit in measured.with_counts.items()}
         chosen = _bottom(positions, below)
-        sample = {POSITION: pa.array(positions[chosen])}
-        sample |= {
+        sample = {
             name: pa.array(numbers[name].take(chosen).astype(np.float64, copy=False)) for name in measured.number
         }
         picked = pa.array(chosen)
         sample |= {name: plain_categories(name, table.column(name).take(picked)) for name in measured.category}
-        return FeatureStatistics(measured, moments, counts, pa.table(sample))
+        return FeatureStatistics(measured, moments, counts, pa.table(sample), positions[chosen])
 
     def merge(self, other: "FeatureStatistics") -> "FeatureStatistics":
         """Return the statistics of both sets of rows, which must not overlap."""
@@ -186,7 +186,8 @@ class FeatureStatistics:
                 "summaries": list(self.moments.summaries.reshape(len(self.moments.start), -1)),
             }
         )
-        tables = {"moments": moments, "sample": self.sample}
+        positions = pa.table({"positions": self.positions})
+        tables = {"moments": moments, "sample": self.sample, "positions": positions}
         for name, counts in self.counts.items():
             tables[f"counts of {name}"] = counts.to_table()
         return pa.table({name: _write(table) for name, table in tables.items()})
@@ -206,6 +207,7 @@ class FeatureStatistics:
             ),
             {name: Counts.from_table(tables[f"counts of {name}"]) for name in measured.with_counts},
             tables["sample"],
+            tables["positions"].column(0).to_numpy(),
         )
 
     @staticmethod
@@ -224,10 +226,11 @@ class FeatureStatistics:
             for name, limit in measured.with_counts.items()
         }
         pool = pa.concat_tables([part.sample for part in parts])
-        positions = pool.column(POSITION).to_numpy()
+        positions = np.concatenate([part.positions for part in parts])
         chosen = _bottom(positions)
         chosen = chosen[np.argsort(positions[chosen])]
-        return FeatureStatistics(measured, moments, counts, pool.take(pa.array(chosen)).combine_chunks())
+        sample = pool.take(pa.array(chosen)).combine_chunks()
+        return FeatureStatistics(measured, moments, counts, sample, positions[chosen])
 
 
 class Pool:
@@ -244,10 +247,10 @@ class Pool:
     def add_partial(self, part: FeatureStatistics) -> None:
         """Add what was measured elsewhere."""
         self._parts.append(part)
-        if sum(part.sample.num_rows for part in self._parts) > _POOL * SAMPLE_ROWS:
+        if sum(len(part.positions) for part in self._parts) > _POOL * SAMPLE_ROWS:
             merged = FeatureStatistics.merge_all(self._parts)
             self._parts = [merged]
-            self._below = int(hash_positions(merged.sample.column(POSITION).to_numpy()).max())
+            self._below = int(hash_positions(merged.positions).max())
 
     def merged(self) -> FeatureStatistics | None:
         """Return the statistics of all rows added; None when there were none."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from app.data.contract import Contract
+from app.data.contract import Contract, with_reason
 from app.data.sources import PIECE_ROWS, Fragment, read
 from app.data.split import TimeSketch
 from app.data.target import Labels
@@ -236,7 +236,7 @@ def drop_repeated(contract: Contract, folder: str, partial: Partial, rows: Seque
         start += count
         if pc.any(bad).as_py():
             broken = table.filter(bad)
-            quarantine.add(broken.append_column("reason", pa.array([reason] * broken.num_rows, pa.string())))
+            quarantine.add(with_reason(broken, pa.array([reason] * broken.num_rows, pa.string())))
             table = table.filter(pc.invert(bad))
             name = name.replace(".parquet", "-unique.parquet")
             write_rows(join(folder, name), table, contract.dictionary)

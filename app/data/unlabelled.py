@@ -8,7 +8,7 @@ import numpy as np
 from app.data.contract import Contract
 from app.data.features import FeaturePlan
 from app.data.files import list_files
-from app.data.sources import fragments_of, read, read_schema
+from app.data.sources import fragments_of, read, read_schema, with_floats
 from app.spec import CategoryFeature, Data, NumberFeature
 from app.types import Features
 
@@ -30,12 +30,14 @@ def read_features(plan: FeaturePlan, source: str, base: Path) -> Features:
     Raises UserError for a table that cannot be read or lacks a feature.
     """
     fragments = fragments_of(list_files(Data(source=source), base))
-    contract = Contract.of_features(declared_features(plan), read_schema(fragments))
+    schema = with_floats(read_schema(fragments), fragments, {column.name for column in plan.number})
+    contract = Contract.of_features(declared_features(plan), schema)
     now = dt.datetime.now(dt.UTC)
-    found = [
+    found = [plan.encode(contract.schema.empty_table())]
+    found += [
         plan.encode(contract.check(table, now).kept)
         for fragment in fragments
-        for _, table in read(fragment, contract.columns, contract.dictionary)
+        for _, table in read(fragment, contract.columns, contract.dictionary, schema)
     ]
     return Features(
         np.concatenate([piece.number for piece in found]), np.concatenate([piece.category for piece in found])

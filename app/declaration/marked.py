@@ -18,6 +18,7 @@ Place: TypeAlias = tuple[str | int, ...]
 
 MAX_DEPTH = 32
 MAX_VALUES = 200_000
+MAX_BITS = 1000  # of a whole number: what is larger has no float, and no place where it is allowed
 
 _TAG = "tag:yaml.org,2002:"
 _WORDS_OF_1_1 = re.compile(r"(?i:yes|no|on|off)")
@@ -207,6 +208,7 @@ class _Reader:
         if not isinstance(node, yaml.ScalarNode):
             self._problem(node, place, "a key must be text, found a list or mapping")
             return None
+        self._mend_halves(node, place)
         value = self._scalar(node, (*place, node.value))
         if isinstance(value, str) and value == "<<" and node.style is None:
             self._problem(node, place, "merge keys (<<) are not read here; write the keys out")
@@ -215,7 +217,17 @@ class _Reader:
             self._problem(node, place, f'a key must be text, found {node.value or "nothing"}; write "{node.value}"')
         return str(node.value)
 
+    def _mend_halves(self, node: yaml.ScalarNode, place: Place) -> None:
+        """Find an escape that is half a character: no text that could be written or shown holds one."""
+        whole = node.value.encode(errors="replace").decode()
+        if whole != node.value:
+            node.value = whole
+            self._problem(
+                node, place, f"found {whole[:40]}, where ? was an escape of half a character (U+D800 to U+DFFF)"
+            )
+
     def _scalar(self, node: yaml.ScalarNode, place: Place) -> Plain:
+        self._mend_halves(node, place)
         text, kind = node.value, node.tag.removeprefix(_TAG)
         if kind == "str":
             if node.style is None and _WORDS_OF_1_1.fullmatch(text):
@@ -237,7 +249,7 @@ class _Reader:
                 case "bool":
                     return {"true": True, "false": False}[text.lower()]
                 case "int":
-                    return int(text, 0)
+                    return _whole_number(text)
                 case "float":
                     return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
         except (ValueError, KeyError):
@@ -248,6 +260,13 @@ class _Reader:
 
     def _problem(self, node: yaml.Node, place: Place, message: str) -> None:
         self.marked.problems.append(Problem(self.mark(node.start_mark), place, message))
+
+
+def _whole_number(text: str) -> int:
+    number = int(text, 0)
+    if number.bit_length() > MAX_BITS:
+        raise ValueError(f"{number.bit_length()} bits")
+    return number
 
 
 _HINTS = {

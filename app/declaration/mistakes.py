@@ -18,7 +18,7 @@ def explain(error: ValidationError, marked: Marked) -> list[Problem]:
     root = Allowed.in_declaration()
     by_place: dict[Place, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
-        by_place.setdefault(_place(root, detail), []).append(detail)
+        by_place.setdefault(_place(root, detail, marked), []).append(detail)
     # a union reports each alternative: the one that got further in is the one that was meant
     above = {place[:depth] for place in by_place for depth in range(len(place))}
     return [
@@ -29,13 +29,15 @@ def explain(error: ValidationError, marked: Marked) -> list[Problem]:
     ]
 
 
-def _place(root: Allowed, detail: ErrorDetails) -> Place:
+def _place(root: Allowed, detail: ErrorDetails, marked: Marked) -> Place:
     """Return the error's place, without the names of alternatives that pydantic puts between the keys."""
     place: tuple[str | int, ...] = ()
     last = len(detail["loc"]) - 1
     for i, part in enumerate(detail["loc"]):
-        allowed = root.at(place)
-        if allowed.below(part).options or (i == last and detail["type"] == "extra_forbidden"):
+        known = root.at(place).below(part).options and (
+            (*place, part) in marked.values or detail["type"] == "missing"
+        )
+        if known or (i == last and detail["type"] == "extra_forbidden"):
             place = (*place, part)
     return place
 

@@ -9,34 +9,22 @@ from onnx import compose, helper, numpy_helper
 from app.data.features import FeaturePlan
 
 
-def average(graphs: Sequence[bytes], plan: FeaturePlan, weights: Sequence[float] | None = None) -> bytes:
+def average(graphs: Sequence[bytes], plan: FeaturePlan) -> bytes:
     """Return the graph whose score is the mean of the scores of these graphs, all of them of ours and of this plan.
 
-    `weights`, above 0 and as many, say how much each counts: alike unless told. The sum is taken in float32, one after
-    the other, and so is the weights', by which it is divided: probabilities stay within 0 and 1.
+    The sum is taken in float32, one after the other.
     """
-    share = np.ones(len(graphs), np.float32) if weights is None else np.array(weights, np.float32)
-    assert len(share) == len(graphs) > 0
-    assert (share > 0).all()
     members = [_member(data, f"m{i}_") for i, data in enumerate(graphs)]
     versions = {entry.domain: entry.version for member in members for entry in member.opset_import}
     # We write all our graphs in the same versions; two of them cannot live in one graph.
     assert all(versions[entry.domain] == entry.version for member in members for entry in member.opset_import)
     constants = [tensor for member in members for tensor in member.graph.initializer]
     nodes = [node for member in members for node in member.graph.node]
-    total, terms = np.float32(0), []
-    for i, weight in enumerate(share):
-        terms.append(f"m{i}_score")
-        total += weight
-        if weight != 1:
-            constants.append(numpy_helper.from_array(weight, f"weight{i}"))
-            nodes.append(helper.make_node("Mul", [terms[i], f"weight{i}"], [f"weighted{i}"]))
-            terms[i] = f"weighted{i}"
-    flow = terms[0]
-    for i, term in enumerate(terms[1:], start=1):
-        nodes.append(helper.make_node("Add", [flow, term], [f"sum{i}"]))
+    flow = "m0_score"
+    for i in range(1, len(graphs)):
+        nodes.append(helper.make_node("Add", [flow, f"m{i}_score"], [f"sum{i}"]))
         flow = f"sum{i}"
-    constants.append(numpy_helper.from_array(total, "total"))
+    constants.append(numpy_helper.from_array(np.float32(len(graphs)), "total"))
     nodes.append(helper.make_node("Div", [flow, "total"], ["score"]))
     shape = ["n", plan.target.outputs] if plan.target.task == "multiclass" else ["n"]
     model = helper.make_model(

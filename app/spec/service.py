@@ -2,6 +2,7 @@
 
 import datetime as dt
 import ipaddress
+from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -37,6 +38,11 @@ class Gate(Section):
         dt.timedelta(milliseconds=20), description="Largest 99th percentile of one row's prediction."
     )
     max_megabytes: float = Field(100, gt=0, description="Largest size of the bundle.")
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield a slice given twice."""
+        if repeated := [name for name, count in Counter(self.slices).items() if count > 1]:
+            yield ("slices",), f"given more than once: {', '.join(map(repr, repeated))}"
 
 
 class Tls(Section):

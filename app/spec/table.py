@@ -136,6 +136,8 @@ class CategoryFeature(Section):
             yield ("values",), "text, whole numbers and truth values cannot be mixed; quote what is meant as text"
         elif repeated := [value for value, count in Counter(values).items() if count > 1]:
             yield ("values",), f"given more than once: {', '.join(map(repr, repeated))}"
+        elif wide := [value for value in values if isinstance(value, int) and not -(2**63) <= value < 2**63]:
+            yield ("values",), f"{wide[0]} is no whole number of 64 bits; quote what is meant as text"
 
 
 Feature = Annotated[NumberFeature | CategoryFeature, Field(discriminator="type")]

@@ -14,6 +14,7 @@ WEB_ADDRESS = r"^https?://[^\s/@]+(/\S*)?$"
 ABSOLUTE_PATH = r"^/[^\n]+$"
 NAME = r"^[a-z][a-z0-9-]{0,62}$"
 
+_LONGEST = 100  # letters of a duration; decimals of many thousand digits take minutes
 _MICROSECONDS = {
     "w": 604_800_000_000,
     "d": 86_400_000_000,
@@ -25,6 +26,8 @@ _MICROSECONDS = {
 
 
 def _duration(value: object) -> dt.timedelta:
+    if isinstance(value, str) and len(value) > _LONGEST:
+        raise ValueError("longer than any calendar")
     if isinstance(value, str) and (match := re.fullmatch(r"([0-9.]+)([a-z]+)", value)) and re.search(DURATION, value):
         try:
             return dt.timedelta(microseconds=int(Decimal(match[1]) * _MICROSECONDS[match[2]]))

@@ -10,21 +10,18 @@ So a unit that is constant, that nobody listens to, or that repeats another goes
 ordinary network of a smaller `model.width`, which any training can go on from: `heal` does, briefly.
 """
 
-import bisect
 import copy
 import itertools
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from app.data.features import FeaturePlan
-from app.model.export import to_onnx
 from app.model.network import Network
 from app.spec import Model, Spec
 from app.training.distil import Answer, teaching, with_answers
 from app.training.loader import Parts
-from app.training.loop import OnEpoch, new_network
+from app.training.loop import OnEpoch
 from app.training.trainer import Trained, train
 from app.types import Features
 from app.workspace import Workspace
@@ -33,23 +30,6 @@ _ROWS = 8192
 """Rows on which activations are looked at, evenly drawn."""
 _NOTHING = 1e-6
 """Fraction of the units' mean variance that counts as none, and keeps least squares solvable."""
-_NARROWEST = 4
-"""Units of the narrowest layer that can be declared."""
-
-
-def widest(plan: FeaturePlan, spec: Spec, fits: Callable[[bytes], bool]) -> int | None:
-    """Return the largest width, at most the declared one, of which `fits` says that a network's ONNX graph fits.
-
-    None where none does. What fits must fit when it is narrower, too, as bytes do, and seconds nearly. The weights of
-    the graphs are those that training begins with: neither size nor speed hangs on them.
-    """
-    widths = range(_NARROWEST, spec.model.width + 1)
-
-    def too_wide(width: int) -> bool:
-        return not fits(to_onnx(new_network(plan, spec.with_settings({"model.width": width}))))
-
-    found = bisect.bisect_left(widths, True, key=too_wide)
-    return widths[found - 1] if found else None
 
 
 @torch.no_grad()

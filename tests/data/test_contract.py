@@ -46,6 +46,9 @@ def reasons(checked: Checked) -> list[str]:
         ([1.0, 131.0, None], {"max": 130}, "x: above max 130"),
         ([1.0, -41.0, None], {"min": -40}, "x: below min -40"),
         ([1, 7, None], {"max": 5}, "x: above max 5"),
+        ([1, 2**53 + 1, None], {"max": 5.5}, "x: above max 5.5"),
+        ([-(2**63), 1, None], {"min": 0.5}, "x: below min 0.5"),
+        (pa.array([1, 2**64 - 1, None], pa.uint64()), {"max": 5}, "x: above max 5"),
         ([1.0, math.inf, None], {}, "x: infinite"),
         ([1.0, -math.inf, None], {"min": 0}, "x: infinite"),
         ([1.0, 1e39, None], {}, "x: beyond float32"),
@@ -168,6 +171,19 @@ def test_an_infinite_label_is_rejected() -> None:
     assert Contract.of(spec(), table.schema).check(table, NOW).counts == {"y: infinite": 1}
 
 
+def test_a_label_that_no_model_can_give_is_rejected() -> None:
+    """Else one such row would end the training, after all others had been read."""
+    table = pa.table({"y": [1.0, -1e39], "x": [1, 2]})
+    assert Contract.of(spec(), table.schema).check(table, NOW).counts == {"y: beyond float32": 1}
+
+
+def test_half_precision_is_read_wherever_it_stands() -> None:
+    halves = pa.array(np.array([0, 1, math.nan], np.float16))
+    table = pa.table({"y": halves, "c": halves, "x": halves})
+    kept = Contract.of(spec({"c": "category", "x": "number"}), table.schema).check(table, NOW).kept
+    assert kept.to_pydict() == {"c": [0, 1, None], "x": [0.0, 1.0, None], "y": [0.0, 1.0, None]}
+
+
 def test_a_label_of_a_regression_that_is_no_number_is_rejected() -> None:
     table = pa.table({"y": ["1.5", "high"], "x": [1, 2]})
     declared = spec(task={"target": "y", "type": "regression"})
@@ -180,6 +196,12 @@ def test_future_rows_are_rejected_unless_declared_otherwise() -> None:
     columns = {"t": [dt.datetime(2019, 1, 1), dt.datetime(2021, 1, 1)], "x": [1, 2]}
     assert check(columns, data={"time": "t"}).counts == {"t: in the future": 1}
     assert check(columns, data={"time": "t"}, quality={"future": "keep"}).kept.num_rows == 2
+
+
+def test_a_time_beyond_the_calendar_is_in_the_future() -> None:
+    """Such as microseconds that somebody took for milliseconds."""
+    moments = pa.array([0, 1_700_000_000_000_000], pa.timestamp("ms"))
+    assert check({"t": moments, "x": [1, 2]}, data={"time": "t"}).counts == {"t: in the future": 1}
 
 
 def test_a_null_or_unreadable_time_is_rejected() -> None:
@@ -293,6 +315,11 @@ def test_a_missing_column_is_named_with_the_place_and_a_near_name(sections: dict
             {"x": [1], "y": [[1]]},
             {},
             "task.target: column 'y' holds list<item: int64>; allowed: numbers, text or truth values",
+        ),
+        (
+            {"x": [1], "s": [["a"]]},
+            {"gate": {"slices": ["s"]}},
+            "gate.slices: column 's' holds list<item: string>; allowed: single values",
         ),
         (
             {"c": [1]},

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from app.data import prepare as preparation
 from app.data.prepare import Prepared, in_process, on_ray
-from app.data.sources import PIECE_ROWS, Fragment, read
+from app.data.sources import PIECE_ROWS, TEXT_BLOCK, Fragment, read
 from app.data.target import Labels, resolve_task
 from app.data.units import UNIT_ROWS, divide
 from app.declaration import Declaration
@@ -85,6 +85,28 @@ def test_good_rows_are_kept_in_order_with_their_one_type(tmp_path: Path, workspa
     assert kept.cast(table().select(kept.column_names).schema).equals(table().select(kept.column_names))
 
 
+def test_files_may_differ_in_order_and_in_whether_null_is_allowed(tmp_path: Path, workspace: Workspace) -> None:
+    first = table()
+    strict = pa.schema([pa.field(field.name, field.type, nullable=field.name != "x") for field in first.schema])
+    second = replace(first, "id", [f"other-{number}" for number in range(ROWS)]).cast(strict)
+    pq.write_table(first, tmp_path / "a.parquet")
+    pq.write_table(second.select(first.column_names[::-1]), tmp_path / "b.parquet")
+    prepared = prepare(declare(tmp_path, data={"source": "*.parquet"}), workspace)
+    assert (prepared.rows, list(prepared.features)) == (2 * ROWS, ["x", "c"])
+    limits = {"x": {"type": "number", "max": 0}, "c": "category"}  # rows of both in one file of quarantine
+    declared = declare(tmp_path, data={"source": "*.parquet"}, features=limits, quality={"max_rejected": 1})
+    prepared = prepare(declared, workspace)
+    assert prepared.rows + prepared.quarantined["x: above max 0"] == 2 * ROWS
+
+
+def test_a_csv_of_another_separator_is_told_by_the_column_that_is_missing(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    (tmp_path / "t.csv").write_text("x;y\n" + "".join(f"{number};{number % 2}\n" for number in range(ROWS)))
+    declared = declare(tmp_path, data={"source": "t.csv", "key": None, "time": None})
+    assert fails(declared, workspace) == "task.target: the table has no column 'y'; found 'x;y'"
+
+
 def test_fragments_tell_position_and_rows_exactly(tmp_path: Path, workspace: Workspace) -> None:
     rows = 2 * UNIT_ROWS + 5
     prepared = prepare(declare(tmp_path, table(rows), row_group_size=100_000), workspace)
@@ -108,10 +130,12 @@ def test_text_and_parquet_become_the_same_rows(tmp_path: Path, workspace: Worksp
         assert rows_of(prepare(declare(tmp_path, data={"source": name}), workspace)).equals(wanted)
 
 
-def test_numbers_in_text_may_begin_whole(tmp_path: Path, workspace: Workspace) -> None:
-    lines = 2_000_000  # beyond the block on which types are inferred
-    (tmp_path / "t.csv").write_text("x,y\n" + "1,0\n" * lines + "2.5,1\n")
-    declared = declare(tmp_path, data={"source": "t.csv", "key": None, "time": None})
+@pytest.mark.parametrize("begin", ["1,0\n", ",00\n"])
+def test_numbers_in_text_may_begin_whole_or_empty(begin: str, tmp_path: Path, workspace: Workspace) -> None:
+    text = "x,y\n" + begin * 2_500_000 + "2.5,1\n"
+    assert len(text) > TEXT_BLOCK  # beyond the block on which types are inferred
+    (tmp_path / "t.csv").write_text(text)
+    declared = declare(tmp_path, data={"source": "t.csv", "key": None, "time": None}, features={"x": "number"})
     assert rows_of(prepare(declared, workspace)).column("x")[-1].as_py() == 2.5
 
 
@@ -209,6 +233,15 @@ def test_duplicate_keys_are_rejected_but_for_the_first(tmp_path: Path, workspace
         "quarantine",
         "rows",
     ]
+
+
+def test_a_reason_of_the_tables_own_steps_aside_in_the_quarantine(tmp_path: Path, workspace: Workspace) -> None:
+    source = replace(table(), "id", pa.array([number % 390 for number in range(ROWS)]))
+    source = source.append_column("reason", pa.array(["fog", "snow"] * (ROWS // 2)))
+    prepared = prepare(declare(tmp_path, source), workspace)
+    found = pl.read_parquet(f"{prepared.quarantine}/duplicates/*.parquet")
+    assert found["reason"].unique().to_list() == ["id: duplicate key"]
+    assert set(found["reason (source)"]) == {"fog", "snow"}
 
 
 def test_two_that_prepare_the_same_table_at_once_do_not_disturb_each_other(

@@ -150,6 +150,28 @@ def test_files_share_one_schema_of_widened_numbers(tmp_path: Path) -> None:
     assert whole("*.csv", tmp_path).to_pydict() == {"n": [1.0, 1.5], "s": [None, "x"]}
 
 
+def test_files_read_by_one_schema_have_it_alike_whatever_their_own(tmp_path: Path) -> None:
+    """Order, whether null is allowed, and how text is stored are each file's own affair: pieces go together."""
+    text = pa.array(["a", "b", None])
+    files = {
+        "a": pa.table({"n": [1, 2, 3], "s": text}),
+        "b": pa.table({"s": text.dictionary_encode(), "n": [4, 5, 6]}),
+        "c": pa.table({"s": text.cast(pa.large_string()), "n": [7.5, 8, 9]}),
+        "d": pa.table({"s": text.cast(pa.string_view()), "n": [1, 2, 3]}),
+        "e": pa.table([[1, 2, 3], text], pa.schema([pa.field("n", pa.int64(), nullable=False), ("s", pa.string())])),
+    }
+    for name, table in files.items():
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    fragments = list_fragments(Data(source="*.parquet"), tmp_path)
+    schema = read_schema(fragments)
+    for dictionary in ((), ("s",)):
+        pieces = [piece for fragment in fragments for _, piece in read(fragment, None, dictionary, schema)]
+        assert [piece.column_names for piece in pieces] == [["n", "s"]] * len(files)
+        assert all(piece.column("s").cast(pa.string()).to_pylist() == ["a", "b", None] for piece in pieces)
+        if not dictionary:
+            assert pa.concat_tables(pieces).schema == schema
+
+
 def test_times_in_json_stay_text_because_their_zone_would_be_lost(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"t": "2013-01-01T10:00:00+02:00"}\n')
     assert whole("t.jsonl", tmp_path).to_pydict() == {"t": ["2013-01-01T10:00:00+02:00"]}
@@ -238,6 +260,8 @@ def test_files_of_different_columns_are_named(tmp_path: Path) -> None:
 def test_columns_named_twice_are_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b,a\n1,2,3\n")
     assert fails("t.csv", tmp_path) == f"{tmp_path}/t.csv: columns named more than once: a"
+    (tmp_path / "s.csv").write_text("a,b\n1,2\n")
+    assert fails("*.csv", tmp_path) == f"{tmp_path}/t.csv: columns named more than once: a"
 
 
 @pytest.mark.parametrize("columns", [None, ["temp"]])

@@ -60,6 +60,7 @@ def same(one: FeatureStatistics, two: FeatureStatistics) -> None:
     assert dataclasses.asdict(plan(one, FEATURES, SPEC)) == dataclasses.asdict(plan(two, FEATURES, SPEC))
     assert np.array_equal(one.moments.start, two.moments.start)
     assert np.array_equal(one.moments.summaries, two.moments.summaries, equal_nan=True)
+    assert np.array_equal(one.positions, two.positions)
     assert one.sample.to_pydict().keys() == two.sample.to_pydict().keys()
     assert str(one.sample.to_pydict()) == str(two.sample.to_pydict())
     for name in MEASURED.with_counts:
@@ -130,8 +131,31 @@ def test_sample_is_the_rows_of_smallest_hash(monkeypatch: pytest.MonkeyPatch) ->
         found = collect(pieces, measured)
         assert found is not None
         assert found.rows == 1000
-        assert found.sample.column("position").to_pylist() == expected.tolist()
+        assert found.positions.tolist() == expected.tolist()
         assert found.sample.column("x").to_pylist() == expected.tolist()
+
+
+def test_a_feature_may_have_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of our own columns, too: a sample drawn by such a feature's values would be none of the rows."""
+    monkeypatch.setattr(subject, "SAMPLE_ROWS", 16)
+    features = {"position": CategoryFeature(type="category"), "positions": NumberFeature(type="number")}
+    features |= {"sample": NumberFeature(type="number"), "moments": CategoryFeature(type="category")}
+    values = np.arange(1000.0)
+    columns = {
+        "position": ["goal", "wing"] * 500,
+        "positions": values // 500,
+        "sample": values,
+        "moments": ["a"] * 1000,
+    }
+    table, measured = pa.table({**columns, "y": ["p", "q"] * 500}), Measured.of(features, "y", "binary")
+    found = collect([(np.arange(a, a + 100), table.slice(a, 100)) for a in range(0, 1000, 100)], measured)
+    assert found is not None
+    travelled = FeatureStatistics.from_row(found.to_row(), measured)
+    assert (
+        travelled.sample.column("sample").to_pylist()
+        == np.sort(np.argsort(hash_positions(np.arange(1000)))[:16]).tolist()
+    )
+    assert plan(travelled, features, SPEC).category[0].vocabulary == ("goal", "wing")
 
 
 def test_a_column_of_unique_values_stays_bounded_and_finds_the_common_value(monkeypatch: pytest.MonkeyPatch) -> None:

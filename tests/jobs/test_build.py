@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from app.declaration import read
 from jobs.build import build_table
 
@@ -26,6 +28,17 @@ def test_a_missing_table_is_built_by_the_script_beside_the_declaration_and_a_pre
         build_table(read(path))
         assert (tmp_path / "table.csv").read_text() == "built False"
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("source", ["parts/*.csv", "parts", "s3://bucket/table.csv"])
+def test_a_script_is_left_alone_that_has_nothing_to_build(tmp_path: Path, source: str) -> None:
+    """A folder with a declaration may hold a `build.py` for something else altogether."""
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "one.csv").write_text("t\n1\n")
+    (tmp_path / "build.py").write_text("raise SystemExit('run')")
+    path = tmp_path / "some.yaml"
+    path.write_text(f"name: some\ntask: {{target: t}}\ndata: {{source: '{source}'}}\n")
+    build_table(read(path))
 
 
 def test_without_a_script_nothing_happens(tmp_path: Path) -> None:

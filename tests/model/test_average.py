@@ -5,8 +5,6 @@ from functools import cache
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from app.data.encode import Examples
 from app.model.admission import check_graph
@@ -39,14 +37,12 @@ def members(make_plan, make_features, make_network):
     return make
 
 
-def mean_of(plan, features, graphs, weights):
-    """Return the weighted mean of the graphs' scores, in float32 and in order."""
-    total = np.float32(0)
+def mean_of(plan, features, graphs):
+    """Return the mean of the graphs' scores, in float32 and in order."""
     score = np.float32(0)
-    for graph, weight in zip(graphs, np.float32(weights), strict=True):
-        score = score + Runtime(graph, plan).score(features) * weight
-        total += weight
-    return score / total
+    for graph in graphs:
+        score = score + Runtime(graph, plan).score(features)
+    return score / np.float32(len(graphs))
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -54,20 +50,7 @@ def test_the_score_is_the_mean_of_the_scores(members, task):
     plan, features, graphs = members(task)
     found = average(graphs, plan)
     check_graph(found, plan, "here")
-    np.testing.assert_array_equal(Runtime(found, plan).score(features), mean_of(plan, features, graphs, [1, 1, 1]))
-
-
-@settings(max_examples=10, deadline=None)
-@given(weights=st.lists(st.floats(0.001, 1000), min_size=2, max_size=3), task=st.sampled_from(TASKS))
-def test_members_count_as_much_as_they_weigh(members, weights, task):
-    plan, features, graphs = members(task)
-    graphs = graphs[-len(weights) :]
-    found = average(graphs, plan, weights)
-    check_graph(found, plan, "here")
-    scores = Runtime(found, plan).score(features)
-    np.testing.assert_array_equal(scores, mean_of(plan, features, graphs, weights))
-    if task != "regression":
-        assert (scores <= 1).all()
+    np.testing.assert_array_equal(Runtime(found, plan).score(features), mean_of(plan, features, graphs))
 
 
 def test_a_row_is_scored_alike_alone_and_among_others(members):
@@ -83,9 +66,9 @@ def test_a_row_is_scored_alike_alone_and_among_others(members):
 def test_an_average_may_be_averaged_again(members, task):
     plan, features, graphs = members(task)
     graphs = [average(graphs[:2], plan), graphs[2]]
-    found = average(graphs, plan, [2, 1])
+    found = average(graphs, plan)
     check_graph(found, plan, "here")
-    np.testing.assert_array_equal(Runtime(found, plan).score(features), mean_of(plan, features, graphs, [2, 1]))
+    np.testing.assert_array_equal(Runtime(found, plan).score(features), mean_of(plan, features, graphs))
 
 
 def test_what_members_have_in_common_is_kept_once(members):
@@ -98,7 +81,7 @@ def test_what_members_have_in_common_is_kept_once(members):
 
 def test_the_same_members_give_the_same_bytes(members):
     plan, _, graphs = members("multiclass")
-    assert average(graphs, plan, [3, 2, 1]) == average(graphs, plan, [3, 2, 1])
+    assert average(graphs, plan) == average(graphs, plan)
 
 
 def test_a_graph_says_which_operators_it_needs(members):

@@ -28,6 +28,15 @@ def test_a_column_without_a_value_and_a_constant_one_do_no_harm(make_plan) -> No
     assert network(number, torch.empty(3, 0, dtype=torch.int64)).isfinite().all()
 
 
+def test_a_number_too_small_for_float32_counts_as_constant(make_plan) -> None:
+    """The factor that would make it 1 is infinite there, and infinitely many zeros are no number."""
+    values = np.linspace(-1e-60, 1e-60, 257)
+    column = NumberColumn("tiny", mean=0.0, std=1e-60, quantiles=tuple(values.tolist()))
+    network = Network(replace(make_plan(numbers=1, categories=0), number=(column,)), SMALL).eval()
+    number = torch.from_numpy(values.astype(np.float32)[:, None])
+    assert network(number, torch.empty(257, 0, dtype=torch.int64)).isfinite().all()
+
+
 def test_one_wild_value_does_not_flatten_the_others() -> None:
     quantiles = [*np.linspace(0.0, 1.0, 256).tolist(), 1e12]
     column = NumberColumn("n", mean=1e9, std=1e10, quantiles=tuple(quantiles))
@@ -82,6 +91,14 @@ def test_a_regression_is_scored_in_the_units_of_its_target(make_plan) -> None:
     assert network.loss(logits, torch.tensor([1000.0, 1100.0])).item() == 0.0
     network.calibrate(logits, torch.tensor([0.0, 0.0]))
     assert network.temperature.item() == 1.0
+
+
+@pytest.mark.parametrize(("task", "label"), [("binary", 0.0), ("binary", 1.0), ("multiclass", 1.0)])
+def test_rows_of_one_class_alone_do_not_calibrate(make_plan, task, label) -> None:
+    """They would make every score as sure as it may get: of a rare class a small part has often none."""
+    network = Network(make_plan(task), SMALL)
+    network.calibrate(torch.randn(300, network.plan.target.outputs), torch.full((300,), label))
+    assert network.temperature == 1
 
 
 def test_a_linear_model_is_a_sum_of_what_each_feature_weighs(make_plan, make_features) -> None:

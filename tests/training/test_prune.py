@@ -12,11 +12,10 @@ from torch import nn
 from app.data.encode import Examples
 from app.data.features import CategoryColumn, FeaturePlan, NumberColumn, TargetColumn
 from app.data.loss import row_loss
-from app.model.export import to_onnx
 from app.model.network import Network
 from app.spec import Model, Spec
 from app.training.loader import Parts
-from app.training.prune import heal, prune, widest
+from app.training.prune import heal, prune
 from app.training.trainer import train
 from app.types import Features
 from app.workspace import Workspace
@@ -196,20 +195,3 @@ def test_healing_begins_as_the_pruned_network_calibrated(tmp_path):
     features = parts.train.features
     logits = np.log(1 / scores(network, features) - 1) / healed.network.temperature.item()
     np.testing.assert_allclose(scores(healed.network, features), 1 / (1 + np.exp(logits)), rtol=1e-4)
-
-
-@pytest.mark.parametrize("width", [4, 17, 48])
-def test_the_widest_network_of_a_size_is_found(width):
-    plan, spec = plan_of(), spec_of()
-
-    def size_of(width):
-        return len(to_onnx(Network(plan, spec.model.model_copy(update={"width": width}))))
-
-    assert widest(plan, spec, lambda onnx: len(onnx) <= size_of(width)) == width
-    if width > 4:
-        assert widest(plan, spec, lambda onnx: len(onnx) < size_of(width)) == width - 1
-
-
-def test_no_width_is_found_where_none_fits():
-    assert widest(plan_of(), spec_of(), lambda onnx: False) is None
-    assert widest(plan_of(), spec_of(), lambda onnx: True) == 48

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from app.data.encode import Examples, joined
 from app.data.features import FeaturePlan
@@ -203,6 +204,6 @@ def judge_heat(
     """Train and judge; say why where it fails."""
     try:
         found = stretches.losses(spec, plan, heat.fold, workspace, f"{run}/{heat.name}", threads)
-    except (UserError, MemoryError) as error:
+    except (UserError, MemoryError, torch.OutOfMemoryError) as error:
         return str(error) or "out of memory"
     return found if np.isfinite(found.sums).all() else "training diverged"

@@ -5,6 +5,8 @@ import itertools
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
+import pytest
+import torch
 
 from app.data.encode import Examples
 from app.training.loader import Parts
@@ -136,3 +138,15 @@ def test_a_heat_judges_the_rows_of_its_stretch_by_what_others_taught(spec_of, pa
     assert 0.2 < np.sum([one.sums for one in found]) / 1000 < 0.6
     diverging = spec.with_settings({"train.learning_rate": 1e30})
     assert "diverged" in judge_heat(stretches, plan, diverging, Heat(2, 0, {}), workspace, "y", 1)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("out of memory")])
+def test_a_heat_that_memory_does_not_hold_has_failed_and_ends_nothing_else(
+    spec_of, parts, plan, tmp_path, monkeypatch, error
+):
+    def full(*_: object) -> Losses:
+        raise error
+
+    monkeypatch.setattr(Stretches, "losses", full)
+    workspace = Workspace.open(str(tmp_path))
+    assert judge_heat(Stretches.of(parts), plan, spec_of(), Heat(2, 0, {}), workspace, "z", 1) == "out of memory"
