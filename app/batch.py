@@ -13,9 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from app.data.contract import Contract
-from app.data.features import FeaturePlan
 from app.data.files import list_files
-from app.data.sources import Fragment, fragments_of, read, read_schema
+from app.data.sources import Fragment, fragments_of, read, read_schema, with_floats
 from app.data.unlabelled import declared_features
 from app.model.bundle import open_bundle
 from app.serving.arrow_codec import predictions
@@ -97,7 +96,7 @@ class _Scorer:
         bundle = open_bundle(bundle_uri)
         self._out = out
         self._plan = bundle.plan
-        self.schema = schema = _widened(schema, self._plan)
+        self.schema = schema
         self._threshold = bundle.spec.task.threshold
         self._runtime = bundle.runtime(use_gpu)
         self._key = self._plan.key if self._plan.key in schema.names else None
@@ -115,7 +114,7 @@ class _Scorer:
 
     def _score(self, item: dict[str, Any]) -> dict[str, Any]:
         fragment = Fragment(**json.loads(item["fragment"]))
-        schema = self.schema if fragment.format in ("csv", "jsonl") else None
+        schema = with_floats(self.schema, [fragment], {column.name for column in self._plan.number})
         columns = [name for name in self._contract.columns if name in self.schema.names]
         scored, rejected, reasons = [], [], Counter[str]()
         for start, table in read(fragment, columns, self._contract.dictionary, schema):
@@ -134,13 +133,6 @@ class _Scorer:
             _write(join(self._out, name), pa.concat_tables(found))
         rows = sum(table.num_rows for table in scored)
         return {"rows": rows, "rejected": json.dumps(reasons), "files": json.dumps(list(files))}
-
-
-def _widened(schema: pa.Schema, plan: FeaturePlan) -> pa.Schema:
-    """Return the schema with numbers for whole numbers: text that begins with such may go on with others."""
-    numbers = {column.name for column in plan.number}
-    whole = {field.name for field in schema if field.name in numbers and pa.types.is_integer(field.type)}
-    return pa.schema([(field.name, pa.float64() if field.name in whole else field.type) for field in schema])
 
 
 def _read_manifest(uri: str) -> dict[str, Any]:

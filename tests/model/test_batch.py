@@ -102,7 +102,7 @@ def test_a_file_without_rows_among_others_is_passed_over(kind, predict, tmp_path
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_text_that_begins_with_whole_numbers_goes_on_with_others(kind, predict, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_TEXT_BLOCK", 400)
+    monkeypatch.setattr(sources, "TEXT_BLOCK", 400)
     lines = ["1,2,3,v0,v1"] * 100 + ["1.5,2,3,v0,v1"]
     if kind == "csv":
         text = "\n".join(["n0,n1,n2,c0,c1", *lines])
@@ -114,7 +114,7 @@ def test_text_that_begins_with_whole_numbers_goes_on_with_others(kind, predict, 
 
 
 def test_what_a_worker_cannot_read_is_said_in_one_line(predict, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_TEXT_BLOCK", 400)
+    monkeypatch.setattr(sources, "TEXT_BLOCK", 400)
     lines = ["1,2,3,v0,v1"] * 100 + ["much,2,3,v0,v1"]
     (tmp_path / "t.csv").write_text("\n".join(["n0,n1,n2,c0,c1", *lines]))
     with pytest.raises(UserError, match=r"t.csv: column 'n0' holds mixed types.*holds 'much'"):
