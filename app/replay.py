@@ -80,7 +80,7 @@ class Client:
     ) -> bytes | None:
         """Send one request and return the answer's body; None where it failed, which is counted and logged.
 
-        Where the client is patient, raises Later for a 503 instead: the service will take it when it can.
+        Where the client is patient, raises Later for a 429 or 503 instead: the service will take it when it can.
         """
         self.sent += 1
         try:
@@ -93,9 +93,10 @@ class Client:
             self._connection.close()  # the next request opens another
             self._fail(f"{page}: {error!r}")
             return None
-        if patient and answer.status == 503:
+        if patient and answer.status in (429, 503):
             self.again += 1
-            log.warning("%s: 503, to be sent again: %s", page, content[:500].decode(errors="replace"))
+            why = content[:500].decode(errors="replace")
+            log.warning("%s: %d, to be sent again: %s", page, answer.status, why)
             raise Later(float(answer.headers.get("retry-after", 1)))
         if answer.status != expected:
             self._fail(f"{page}: {answer.status} {content[:500].decode(errors='replace')}")

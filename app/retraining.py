@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from app.compression import compress
+from app.data import prepare
 from app.data.files import list_files
 from app.data.moments import to_moments
 from app.data.sources import Fragment, fragments_of, read, read_schema
@@ -28,8 +29,9 @@ from app.model.bundle import Bundle, open_bundle
 from app.pipeline import make_version
 from app.registry import Registry
 from app.spec import CategoryFeature, NumberFeature, Spec, Value
+from app.training import checkpoint
 from app.types import UserError
-from app.workspace import Workspace, exists, resolve, write_bytes
+from app.workspace import Workspace, delete, exists, resolve, write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +63,13 @@ def retrain_version(
     """Make a version of the declared table and the journal's labelled rows; what passes the gate becomes challenger.
 
     It is never promoted: that is up to the rollout. The same decision again goes on where it was stopped, and finds
-    the outcome when it was not. Ray must be initialised. Raises UserError as `make_version`, and when there is no
+    the outcome when it was not. Of one that ended well, rows, prepared table and checkpoints are deleted. Ray must be initialised. Raises UserError as `make_version`, and when there is no
     champion or no new row with a label; an outcome is written even then.
     """
     name = declaration.spec.name
     before = read_outcome(workspace, name, decision)
     if before is not None and before.error is None:
+        _tidy(workspace, name, before)
         return before
     spent = 0.0 if before is None else before.cpu_seconds
     try:
@@ -77,7 +80,20 @@ def retrain_version(
         raise
     outcome = replace(outcome, cpu_seconds=spent + _cpu_seconds(), attempt=attempt)
     write_outcome(workspace, name, outcome)
+    _tidy(workspace, name, outcome)
     return outcome
+
+
+def _tidy(workspace: Workspace, name: str, outcome: Outcome) -> None:
+    """Delete what only another attempt would need: the journal has the rows, the bundle what was learned from them."""
+    assert outcome.bundle is not None, "the retraining has ended well"
+    delete(_rows_uri(workspace, name, outcome.decision))
+    prepare.forget(workspace, name, open_bundle(outcome.bundle).data["fingerprint"])
+    checkpoint.forget(workspace, name, outcome.decision)
+
+
+def _rows_uri(workspace: Workspace, name: str, decision: str) -> str:
+    return workspace.uri(name, "retrain", decision, "rows.parquet")
 
 
 def _retrain(
@@ -89,7 +105,7 @@ def _retrain(
     if champion is None:
         raise UserError(f"{spec.name!r} has no champion to retrain; train one with jobs.train")
     bundle = open_bundle(champion.bundle)
-    uri = workspace.uri(spec.name, "retrain", decision, "rows.parquet")
+    uri = _rows_uri(workspace, spec.name, decision)
     if not exists(uri):  # an attempt that goes on needs the very rows of the one before
         _write(uri, _new_rows(declaration, until, export))
     extended = replace(declaration, spec=extend(spec, uri, _newest(spec, uri), bundle))

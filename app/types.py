@@ -31,3 +31,7 @@ class Features(NamedTuple):
 
 class UserError(Exception):
     """A mistake of the user's, said clearly: what was found, what is allowed, where. Never a bug."""
+
+
+class DivergedError(UserError):
+    """A training whose loss is no longer finite."""

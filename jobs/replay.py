@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 ASK_EVERY = 0.5
 """Seconds between two looks at what the service is doing."""
+PATIENCE = 60.0
+"""Seconds for which the service may tell nothing of itself; rows go on meanwhile."""
 BUSY = {"probing", "running"}
 
 
@@ -50,15 +52,26 @@ class Watch:
     def __init__(self, get: Callable[[str], Any]) -> None:
         self._get = get
         self._asked = 0.0
+        self._told_at = time.monotonic()
         self._busy = False
         self._told = 0
         self._month = ""
 
     def __call__(self, now: int) -> bool:
-        """Look, at most every `ASK_EVERY` seconds; `now` is the replay's moment in ms since 1970."""
+        """Look, at most every `ASK_EVERY` seconds; `now` is the replay's moment in ms since 1970.
+
+        Raises UserError where the service tells nothing for longer than `PATIENCE`.
+        """
         if time.monotonic() - self._asked >= ASK_EVERY:
             self._asked = time.monotonic()
-            self._look(now)
+            try:
+                self._look(now)
+            except UserError as error:
+                if self._asked - self._told_at > PATIENCE:
+                    raise
+                log.warning("%s", error)
+            else:
+                self._told_at = self._asked
         return self._busy
 
     def _look(self, now: int) -> None:

@@ -172,10 +172,11 @@ def test_a_connection_that_the_server_ended_meanwhile_costs_no_request(service: 
     assert client.failed == 0
 
 
+@pytest.mark.parametrize("status", [429, 503])
 def test_labels_that_the_service_cannot_keep_now_are_sent_again_once_it_can(
-    rides: Declaration, service: Service, caplog
+    status: int, rides: Declaration, service: Service, caplog
 ):
-    service.status["labels"] = 503
+    service.status["labels"] = status
     arrivals = read_arrivals(rides, str(rides.path.parent / "rides.parquet"), "known", dt.timedelta(0))
     replay = Replay(Client(f"http://127.0.0.1:{service.server_port}/rides"), arrivals)
     ticks = 0

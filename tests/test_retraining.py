@@ -2,6 +2,7 @@
 
 import datetime as dt
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -92,6 +93,10 @@ def test_what_passes_becomes_challenger_and_the_champion_stays(service):
     assert bundle.data["trained_until"] == outcome.trained_until
     assert newest - 5 * DAY - DAY < outcome.trained_until < newest - 5 * DAY
     assert bundle.plan.names == open_bundle(service.first.bundle).plan.names
+    root = Path(service.workspace.uri("turned"))
+    assert [path.name for path in (root / "retrain" / "d1").iterdir()] == ["outcome.json"]
+    assert not list((root / "checkpoints").glob("d1*"))
+    assert [path.name for path in (root / "data").iterdir()] == [service.first.contents.origin.fingerprint]
 
 
 @pytest.mark.ray

@@ -23,7 +23,7 @@ from app.data.units import Checker, Partial, Unit, divide, drop_repeated, repeat
 from app.declaration import Declaration
 from app.spec import CategoryFeature, Feature, NumberFeature, Spec
 from app.types import UserError
-from app.workspace import Workspace, exists, join, read_bytes, resolve, write_bytes
+from app.workspace import Workspace, delete, delete_folder, exists, join, read_bytes, resolve, write_bytes
 
 LAYOUT = 1  # of the folder; a change makes every table be prepared anew
 SAMPLE_ROWS = 10_000  # rows that inferring features looks at, in the first, a middle and the last fragment each
@@ -75,6 +75,13 @@ def prepare(declaration: Declaration, workspace: Workspace, run: Runner | None =
     if not exists(_manifest_uri(folder)):
         _prepare(spec, files, folder, run)
     return _load(folder, fingerprint)
+
+
+def forget(workspace: Workspace, name: str, fingerprint: str) -> None:
+    """Delete a service's prepared table, which is prepared anew should anybody ask for it again."""
+    folder = workspace.uri(name, "data", fingerprint)
+    delete(_manifest_uri(folder))  # first, so that nobody finds half of it
+    delete_folder(folder)
 
 
 def fingerprint_of(spec: Spec, files: Sequence[SourceFile], base: Path) -> str:

@@ -61,6 +61,14 @@ class DriftActor:
         self._thread.join(PATIENCE)
 
     def _run(self) -> None:
+        try:
+            self._turns()
+        except BaseException:  # a panic of native code is no Exception; Ray starts another process, which goes on
+            log.critical("the loop has ended, and with it the process", exc_info=True)
+            if not self._stopped.is_set():
+                os._exit(1)
+
+    def _turns(self) -> None:
         keeper: Keeper | None = None
         while not self._stopped.is_set():
             try:

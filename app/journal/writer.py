@@ -62,6 +62,12 @@ class SegmentWriter:
             raise
 
 
+def _heard(commit: asyncio.Task[None]) -> None:
+    """Take note of a commit's error: all who waited for it may have hung up."""
+    if not commit.cancelled():
+        commit.exception()
+
+
 class LabelCommits:
     """Commits labels in groups: requests that come within `wait` seconds share one durable write.
 
@@ -90,6 +96,7 @@ class LabelCommits:
         self._waiting.append(table.cast(self._schema))
         if self._commit is None:
             self._commit = asyncio.create_task(self._commit_waiting())
+            self._commit.add_done_callback(_heard)
         await asyncio.shield(self._commit)  # a client that hangs up takes no other's labels with it
 
     async def _commit_waiting(self) -> None:

@@ -10,6 +10,8 @@ INLINE_BYTES = 65_536
 """Bodies up to this size are decoded on the event loop; larger ones on a thread."""
 BODY_TIMEOUT = 30.0
 """Seconds a client may take to send its body."""
+LARGEST_AT_ONCE = 8
+"""A replica holds no more bytes of bodies beyond `INLINE_BYTES` than so many of the largest have."""
 JSON = "application/json"
 _OWN = (b"same-origin", b"none")
 
@@ -42,16 +44,52 @@ def wrong_content_type(found: str, allowed: str) -> Problem:
     return Problem(415, "content-type", detail, found=found, allowed=allowed)
 
 
-async def read_body(receive: Receive, length: int | None, limit: int) -> bytes:
-    """Return a body of at most `limit` bytes.
+class Room:
+    """What a replica has for large bodies, until they are answered: a crowd of them must not fill its memory."""
 
-    Raises Problem: 413 for a larger one, as soon as that is known; 408 when it takes too long; 400 when the client leaves.
+    def __init__(self, limit: int) -> None:
+        self.most = LARGEST_AT_ONCE * limit
+        self.held = 0
+
+
+class Held:
+    """The room of one request's body, given back at the end of the block; a small one takes none."""
+
+    __slots__ = ("_room", "_size")
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._size = 0
+
+    def grow(self, size: int) -> None:
+        """Have room for a body of `size` bytes. Raises Problem 429 where others have it."""
+        if size <= max(self._size, INLINE_BYTES):
+            return
+        held = self._room.held + size - self._size
+        if held > self._room.most:
+            detail = f"other requests' bodies fill {self._room.most} bytes; Retry-After says when to come again"
+            raise Problem(429, "overloaded", detail, headers=((b"retry-after", b"1"),))
+        self._room.held, self._size = held, size
+
+    def __enter__(self) -> "Held":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._room.held -= self._size
+
+
+async def read_body(receive: Receive, length: int | None, limit: int, held: Held) -> bytes:
+    """Return a body of at most `limit` bytes, which `held` has room for.
+
+    Raises Problem: 413 for a larger one, as soon as that is known; 429 where there is no room for it; 408 when it takes
+    too long; 400 when the client leaves.
     """
     too_large = Problem(413, "body-too-large", f"the body is larger than the {limit} bytes allowed")
     if length is not None and length > limit:
         raise too_large
     pieces: list[bytes] = []
     size, more = 0, True
+    held.grow(length or 0)
     try:
         async with asyncio.timeout(
             BODY_TIMEOUT
@@ -64,6 +102,7 @@ async def read_body(receive: Receive, length: int | None, limit: int) -> bytes:
                 size += len(pieces[-1])
                 if size > limit:
                     raise too_large
+                held.grow(size)  # nobody need tell before how long it is
                 more = message.get("more_body", False)
     except TimeoutError:
         detail = f"the body was not whole after {BODY_TIMEOUT:g} s; {size} bytes had come"

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from app.journal.writer import LabelCommits
 from app.serving.asgi import Answer, Receive, Scope, Send, below
-from app.serving.bodies import JSON, content_type_and_length, read_body
+from app.serving.bodies import JSON, Held, Room, content_type_and_length, read_body
 from app.serving.guard import Guard
 from app.serving.labels import LabelCodec, LabelDesk
 from app.serving.loaded import Standing
@@ -61,6 +61,7 @@ class Endpoint:
         self._write = write
         self._closing = closing
         self._guard = guard
+        self._room = Room(spec.serve.max_request_bytes)
         self._traced = traced
         self._standing: Standing | None = None
         self._documents: dict[str, tuple[str, bytes]] = {}
@@ -131,10 +132,11 @@ class Endpoint:
             if method != "POST":
                 raise Problem(405, "method", f"found {method}, /{page} takes POST")
             content_type, length = content_type_and_length(scope)
-            body = await read_body(receive, length, self._spec.serve.max_request_bytes)
-            work = self._predictor.predict if page == "predict" else self._labels.accept
-            version = self._standing.champion.version
-            answer = await work(content_type, body)
+            with Held(self._room) as held:
+                body = await read_body(receive, length, self._spec.serve.max_request_bytes, held)
+                work = self._predictor.predict if page == "predict" else self._labels.accept
+                version = self._standing.champion.version
+                answer = await work(content_type, body)
             if self._traced:
                 spans.note({"evertrue.rows": answer.rows, "evertrue.version": version})
             if bucket is not None:

@@ -27,7 +27,7 @@ from app.training.loader import Parts
 from app.training.resources import cpu_count
 from app.training.trainer import train
 from app.training.warm_start import Learned, warm_start
-from app.types import UserError
+from app.types import DivergedError, UserError
 from app.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -180,14 +180,27 @@ class _Fit:
         return replace(best, considered=considered, seconds=sum(member.seconds for member in members))
 
     def in_time(self, model: Model) -> Iterator[Fitted]:
-        """Yield the members one after the other, as long as the budget lets another one begin."""
+        """Yield the members one after the other, as long as the budget lets another one begin; who diverges is out.
+
+        Raises DivergedError when none is left.
+        """
         budget, begin = self.spec.train.time_budget, time.monotonic()
+        found, diverged = 0, None
         for i, kind in enumerate(model.members):
             if i and budget and time.monotonic() - begin >= budget.total_seconds():
                 left = ", ".join(itertools.islice(model.members, i, None))
                 log.info("note: train.time_budget is used up; not tried: %s", left)
-                return
-            yield self.member(kind)
+                break
+            try:
+                member = self.member(kind)
+            except DivergedError as error:
+                log.warning("%s is out: %s", kind, error)
+                diverged = error
+            else:
+                found += 1
+                yield member
+        if not found and diverged is not None:
+            raise diverged
 
     def loss(self, onnx: bytes) -> float:
         """Return the graph's mean row loss on the labelled validation rows."""

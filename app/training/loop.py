@@ -23,7 +23,7 @@ from app.training.class_weights import class_weights, count_classes, shift_of
 from app.training.loader import Loader
 from app.training.metrics import Tally, evaluate
 from app.training.ranks import Ranks
-from app.types import UserError
+from app.types import DivergedError, UserError
 
 OnEpoch = Callable[[dict[str, float]], None]
 """Called with each new line of the history, on every rank."""
@@ -148,7 +148,7 @@ class _Training:
         between = time.perf_counter()
         validation_loss, figures = self._validate()
         if not math.isfinite(train_loss + validation_loss):
-            raise UserError(
+            raise DivergedError(
                 f"training diverged in epoch {epoch + 1}: training loss {train_loss}, validation loss "
                 f"{validation_loss}; try a train.learning_rate below {self._settings.learning_rate:g}"
             )

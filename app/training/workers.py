@@ -48,7 +48,7 @@ class _Result(NamedTuple):
 
     outcome: Outcome | None
     weights: bytes
-    mistake: str
+    mistake: UserError | None
 
 
 def train_on_workers(
@@ -89,7 +89,8 @@ def train_on_workers(
         ).fit()
     found: _Result = result.return_value  # type: ignore[attr-defined]
     if found.outcome is None:
-        raise UserError(found.mistake)
+        assert found.mistake is not None, "no outcome without a mistake"
+        raise found.mistake
     return found.outcome, found.weights
 
 
@@ -117,8 +118,8 @@ def _train(config: dict[str, _Work]) -> _Result:
         has_learned = work.weights is not None
         outcome = train_one(network, *loaders, settings, ranks, work.checkpoints, on_epoch, has_learned)
     except UserError as mistake:  # every rank finds the same one; raised here, Ray would try again and again
-        return _Result(None, b"", str(mistake))
-    return _Result(outcome, network.to_safetensors(), "")
+        return _Result(None, b"", mistake)
+    return _Result(outcome, network.to_safetensors(), None)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -132,6 +134,24 @@ def test_a_turn_that_fails_is_told_and_the_loop_goes_on(service, wait_for):
     write_lineup(lineup, good)
     wait_for(lambda: actor.show("rides")["error"] is None and actor.show("rides")["turns"] > 0)
     wait_for(lambda: service.status()["health"]["state"] != "degraded")
+
+
+def test_a_loop_that_ends_by_a_panic_takes_its_process_along(declaration, tmp_path, monkeypatch):
+    class PanicError(BaseException):
+        pass
+
+    def panic(_):
+        raise PanicError
+
+    codes, ended = [], threading.Event()
+    monkeypatch.setattr(
+        actor, "os", SimpleNamespace(getpid=os.getpid, _exit=lambda code: (codes.append(code), ended.set()))
+    )
+    monkeypatch.setattr(actor.DriftActor, "_keeper", panic)
+    workspace = Workspace.open(str(tmp_path))
+    actor.DriftActor(Carried.of(declaration, workspace), workspace.root, None, "rides")
+    assert ended.wait(30)
+    assert codes == [1]
 
 
 def test_a_declaration_is_carried_with_its_sources(declaration, tmp_path):

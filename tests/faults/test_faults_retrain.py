@@ -61,25 +61,30 @@ def service(trained: TrainedVersion, declaration: Declaration, tmp_path: Path) -
     return given, workspace
 
 
-def begin(declaration: Declaration, workspace: Workspace, attempt: int) -> subprocess.Popen[bytes]:
+EXPORTED = "labelled rows from the journal"
+
+
+def begin(declaration: Declaration, workspace: Workspace, attempt: int, log: Path) -> subprocess.Popen[bytes]:
     """Start what the drift actor has Ray start for an attempt at a decision."""
     command = _command(declaration, workspace, "d1", "why", None, attempt)
     address = ray.get_runtime_context().gcs_address
-    return subprocess.Popen(command, env={**os.environ, "RAY_ADDRESS": address}, stdout=subprocess.DEVNULL)
+    with log.open("wb") as out:
+        return subprocess.Popen(command, env={**os.environ, "RAY_ADDRESS": address}, stdout=out)
 
 
-def test_a_killed_job_is_tried_again_and_gives_one_version(service, wait_for):
+def test_a_killed_job_is_tried_again_and_gives_one_version(service, wait_for, tmp_path):
     declaration, workspace = service
     rows = Path(workspace.uri("killed", "retrain", "d1", "rows.parquet"))
-    job = begin(declaration, workspace, 1)
+    logs = [tmp_path / "1.log", tmp_path / "2.log"]
+    job = begin(declaration, workspace, 1, logs[0])
     wait_for(rows.exists)
-    written = rows.stat().st_mtime_ns
     job.kill()
     assert job.wait() == -signal.SIGKILL
     assert read_outcome(workspace, "killed", "d1") is None
 
-    assert begin(declaration, workspace, 2).wait(120) == 0
-    assert rows.stat().st_mtime_ns == written
+    assert begin(declaration, workspace, 2, logs[1]).wait(120) == 0
+    assert [EXPORTED in log.read_text() for log in logs] == [True, False]  # the very rows of the attempt before
+    assert not rows.exists()
     outcome = read_outcome(workspace, "killed", "d1")
     assert (outcome.error, outcome.attempt) == (None, 2)
     assert [version.number for version in Registry.open(workspace, "killed").versions()] == [1, 2]

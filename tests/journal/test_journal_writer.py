@@ -1,6 +1,7 @@
 """A segment is there whole or not at all; labels are durable when they are acknowledged, and cost one write a group."""
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -197,6 +198,24 @@ async def test_a_client_that_hangs_up_takes_nobodys_labels_with_it(writes, schem
     with pytest.raises(asyncio.CancelledError):
         await gone
     assert writes.tables == [["r1", "r2"]]
+
+
+@in_a_loop
+async def test_an_error_that_nobody_waits_for_any_more_is_logged_once(writes, schema, labels, caplog):
+    commits = LabelCommits(writes, 0, schema)
+    writes.error = JournalError("cannot be written: No space left on device")
+    writes.gate.clear()
+    gone = asyncio.create_task(commits.add(labels([1])))
+    await asyncio.to_thread(writes.begun.wait)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    writes.gate.set()
+    with pytest.raises(JournalError):
+        await commits.add(labels([2]))
+    del gone
+    gc.collect()
+    assert ["labels are refused" in line.getMessage() for line in caplog.records] == [True]
 
 
 @in_a_loop

@@ -1,6 +1,7 @@
 """A body is read within its limits of bytes and time, in however many pieces it comes."""
 
 import asyncio
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -8,9 +9,11 @@ import pytest
 from app.serving import bodies
 from app.serving.problems import Problem
 
+LARGE = 2 * bodies.INLINE_BYTES
 
-def read(*messages: dict[str, Any], length: int | None = None) -> bytes:
-    """Read a body of at most 10 bytes; after its last message a client is silent."""
+
+def read(*messages: dict[str, Any], length: int | None = None, held: bodies.Held | None = None) -> bytes:
+    """Read a body of at most 10 bytes, or into `held` of at most `LARGE`; after its last message a client is silent."""
 
     async def receive() -> dict[str, Any]:
         if not coming:
@@ -18,7 +21,9 @@ def read(*messages: dict[str, Any], length: int | None = None) -> bytes:
         return coming.pop(0)
 
     coming = list(messages)
-    return asyncio.run(asyncio.wait_for(bodies.read_body(receive, length, 10), 10))
+    limit = 10 if held is None else LARGE
+    reading = bodies.read_body(receive, length, limit, held or bodies.Held(bodies.Room(10)))
+    return asyncio.run(asyncio.wait_for(reading, 10))
 
 
 def piece(body: bytes, more: bool = False) -> dict[str, Any]:
@@ -73,3 +78,23 @@ def test_a_client_that_goes_away_has_sent_no_body(messages: list[dict[str, Any]]
     with pytest.raises(Problem) as caught:
         read(*messages)
     assert (caught.value.status, caught.value.code) == (400, "disconnected")
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_large_bodies_have_room_for_some_at_once_and_small_ones_always(told: bool) -> None:
+    room = bodies.Room(LARGE)
+    half = b"x" * (LARGE // 2)
+
+    def large(held: bodies.Held) -> bytes:
+        return read(piece(half, more=True), piece(half), length=LARGE if told else None, held=held)
+
+    with ExitStack() as answering:
+        for _ in range(bodies.LARGEST_AT_ONCE):
+            assert large(answering.enter_context(bodies.Held(room))) == half + half
+        for _ in range(2):
+            with pytest.raises(Problem, match="come again") as caught, bodies.Held(room) as held:
+                large(held)
+            assert (caught.value.status, caught.value.headers) == (429, ((b"retry-after", b"1"),))
+        with bodies.Held(room) as held:
+            assert read(piece(half), held=held) == half
+    assert room.held == 0  # who was refused took none

@@ -15,7 +15,7 @@ from app.training import kinds
 from app.training.baseline import Baseline
 from app.training.kinds import TREES, WEIGHTS, fit_model
 from app.training.loader import Parts
-from app.types import Features
+from app.types import DivergedError, Features
 from app.workspace import Workspace
 
 KINDS = ["network", "tabm", "linear", "lightgbm", "average", "auto"]
@@ -138,6 +138,16 @@ def test_auto_takes_the_least_loss_and_tells_everybodys(tmp_path):
     assert list(found.considered) == ["network", "lightgbm", "average"]
     assert found.loss == min(found.considered.values())
     assert found.considered[found.model.kind] == found.loss
+
+
+def test_who_diverges_is_out_and_the_others_compete(tmp_path, caplog):
+    spec = spec_of("auto", learning_rate=1e30)
+    found = fit_of(tmp_path, "auto", spec=spec)
+    assert list(found.considered) == ["lightgbm"]
+    assert "network is out: training diverged in epoch 1" in caplog.text
+    model = spec.model.model_copy(update={"members": ["network", "linear"]})
+    with pytest.raises(DivergedError, match="training diverged"):
+        fit_of(tmp_path / "all", "auto", spec=spec.model_copy(update={"model": model}))
 
 
 def test_a_spent_budget_begins_no_further_kind_and_the_first_one_always(tmp_path, caplog):

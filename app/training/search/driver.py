@@ -21,6 +21,7 @@ from ray.tune.search import Searcher
 
 from app.data.features import FeaturePlan
 from app.spec import Kind, Spec, Value
+from app.training.checkpoint import forget
 from app.training.kinds import fit_model
 from app.training.loader import Parts
 from app.training.resources import room, worker_need, worker_range, workers_use_gpu
@@ -44,7 +45,7 @@ from app.training.search.halving import EPOCH, LOSS, STATE, Halving
 from app.training.search.space import Space
 from app.training.search.trials import DECLARED, Record, State, Trial, busy_seconds
 from app.types import UserError
-from app.workspace import Workspace, delete_folder, join, list_folders
+from app.workspace import Workspace, delete_folder
 
 log = logging.getLogger(__name__)
 
@@ -269,8 +270,7 @@ class _Watcher(tune.Callback):
             loss = last[LOSS] if state == "finished" else None
             losses = tuple((epoch, value) for epoch, value in last.get(_LOSSES, ()))
             self._course.end(number, state, loss, losses, last.get(_REASON, ""))
-        uri = self._work.workspace.uri(self._work.space.spec.name, "checkpoints", self._work.run)
-        _forget(uri, f"{number:06d}")
+        forget(self._work.workspace, self._work.space.spec.name, f"{self._work.run}/{number:06d}")
         if number == DECLARED and self._course.trials[number].state == "failed":
             raise UserError(
                 f"the declared settings, which every search begins with, fail: {self._course.trials[number].reason}"
@@ -292,13 +292,6 @@ def _place(spec: Spec) -> tuple[dict[str, float], int]:
             "allowed: smaller tune.cpus_per_trial and tune.gpus_per_trial"
         )
     return need, at_once
-
-
-def _forget(uri: str, number: str) -> None:
-    """Remove the checkpoints of a trial, its members' among them."""
-    for name in list_folders(uri):
-        if name == number or name.startswith(f"{number}-"):
-            delete_folder(join(uri, name))
 
 
 def _last_line(path: str | None) -> str:
