@@ -96,6 +96,7 @@ def test_it_comes_back_after_kill_9_with_the_same_state_and_repeats_no_entry(ser
     wait_for(service.joined)
     service.repeat()
     wait_for(lambda: len(service.entries()) == 2)
+    wait_for(lambda: service.status()["labels"]["predictions"] == service.rows + 200)  # written a moment later
     before, first = service.status(), actor.show("rides")
     assert [entry.kind for entry in service.entries()] == ["deploy", "fault"]
 
