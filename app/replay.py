@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 
 from app.data.contract import Contract
 from app.data.moments import to_moments
-from app.data.sources import list_fragments, read, read_schema
+from app.data.sources import list_fragments, read, read_schema, with_floats
 from app.declaration import Declaration
 from app.spec import Data
 from app.types import Scores, UserError
@@ -159,9 +159,11 @@ def read_arrivals(declaration: Declaration, source: str, known: str | None, dela
     if known is not None and known not in schema.names:
         raise UserError(f"{source}: found no column {known!r}, allowed are {', '.join(schema.names)}")
     columns = [name for name in (*contract.columns, known) if name is not None]
+    numbers = {name for name, feature in contract.features.items() if feature.type == "number"}
+    schema = with_floats(schema, fragments, numbers)
     kept, moments, rejected = [], [], 0
     for fragment in fragments:
-        for _, piece in read(fragment, columns):
+        for _, piece in read(fragment, columns, schema=schema):
             checked = contract.check(piece.select(contract.columns), dt.datetime.now(dt.UTC))
             kept.append(checked.kept)
             rejected += checked.rejected.num_rows

@@ -20,7 +20,7 @@ from app.compression import compress
 from app.data import prepare
 from app.data.files import list_files
 from app.data.moments import to_moments
-from app.data.sources import Fragment, fragments_of, read, read_schema
+from app.data.sources import Fragment, fragments_of, read, read_schema, with_floats
 from app.decisions.retrain import Outcome, read_outcome, write_outcome
 from app.declaration import Declaration
 from app.journal.export import labelled_pieces
@@ -107,7 +107,7 @@ def _retrain(
     bundle = open_bundle(champion.bundle)
     uri = _rows_uri(workspace, spec.name, decision)
     if not exists(uri):  # an attempt that goes on needs the very rows of the one before
-        _write(uri, _new_rows(declaration, until, export))
+        _write(uri, _new_rows(declaration, bundle, until, export))
     extended = replace(declaration, spec=extend(spec, uri, _newest(spec, uri), bundle))
     if is_compressed(bundle):
         version = compress(extended, workspace, decision, reason, better=True).version
@@ -177,13 +177,14 @@ def judged_from(spec: Spec, newest: int, trained_until: int) -> dt.datetime:
     return dt.datetime.fromtimestamp((newest - window) / 1000, dt.UTC)
 
 
-def _new_rows(declaration: Declaration, until: int | None, export: Export) -> pa.Table:
+def _new_rows(declaration: Declaration, champion: Bundle, until: int | None, export: Export) -> pa.Table:
     """Return the journal's labelled rows that are not in the declared table. Raises UserError when there are none."""
     spec = declaration.spec
     if spec.data.time is None:
         raise UserError("a retraining needs data.time: it is judged on the newest rows")
     fragments = fragments_of(list_files(spec.data, declaration.path.resolve().parent))
-    found = export(read_schema(fragments), until)
+    schema = with_floats(read_schema(fragments), fragments, {column.name for column in champion.plan.number})
+    found = export(schema, until)
     if spec.data.key is not None:
         found = _without_known(found, fragments, spec.data.key)
     if found.num_rows == 0:

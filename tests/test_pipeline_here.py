@@ -11,11 +11,13 @@ import pytest
 
 from app import pipeline
 from app.compression import _Work
+from app.data import sources
 from app.data.fit import fit_here
 from app.data.prepare import in_process, prepare
 from app.declaration import Declaration, read
 from app.pipeline import Rows, Stopwatch, TrainedVersion, later_rows, train_version
 from app.registry import Registry
+from app.retraining import retrain_version
 from app.training.kinds import WEIGHTS
 from app.training.search.space import Space
 from app.training.search.trials import Trial
@@ -147,3 +149,31 @@ def test_a_search_that_goes_on_may_choose_another_trial(tmp_path, store, monkeyp
             3 - (chosen == best) - (chosen == 0),
         )
     assert len(fitted) == 3
+
+
+def test_a_retraining_learns_fractions_though_the_declared_text_begins_with_whole_numbers(
+    tmp_path, store, monkeypatch
+):
+    monkeypatch.setattr(sources, "TEXT_BLOCK", 2000)
+    known = table()
+    x = known["x"].to_numpy().copy()
+    x[:100] = x[:100].round()
+    known = known.set_column(1, "x", pa.array(x))
+    lines = [
+        "t,x,z,y",
+        *(
+            f"{t.isoformat()},{x:g},{z},{str(y).lower()}"
+            for t, x, z, y in zip(*known.to_pydict().values(), strict=True)
+        ),
+    ]
+    declaration = declared(tmp_path, known, "data.source=table.csv", "retrain.policy=never")
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    assert train_version(declaration, store).promoted
+    answered = table(40)
+
+    def export(schema: pa.Schema, until: int | None) -> pa.Table:
+        rows = answered.select(schema.names).cast(schema)
+        assert rows["x"].equals(answered["x"])
+        return rows
+
+    assert retrain_version(declaration, store, "d1", "why", None, export).version == 2

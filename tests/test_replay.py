@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from app.data import sources
 from app.declaration import Declaration, read
 from app.replay import DAY, Client, Replay, read_arrivals
 from app.types import UserError
@@ -115,6 +116,16 @@ def replayed(rides: Declaration, service: Service) -> Replay:
     replay = Replay(client, arrivals)
     replay.run(1000.0, lambda _: False)
     return replay
+
+
+def test_numbers_of_a_text_that_begin_whole_may_go_on_otherwise(rides: Declaration, monkeypatch):
+    monkeypatch.setattr(sources, "TEXT_BLOCK", 400)
+    numbers = [0] * 50 + [0.5] * 50
+    lines = [f"r{i},2024-01-01T00:{i % 60:02}:00Z,{number},true" for i, number in enumerate(numbers)]
+    text = rides.path.parent / "rides.csv"
+    text.write_text("\n".join(["ride,at,distance,late", *lines]))
+    arrivals = read_arrivals(rides, str(text), None, dt.timedelta(days=1))
+    assert sorted(arrivals.table["distance"].to_pylist()) == numbers
 
 
 def test_rows_go_once_and_in_order_of_their_heaps_and_labels_only_when_known(rides: Declaration, service: Service):

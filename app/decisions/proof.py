@@ -4,9 +4,9 @@ A rollout is judged at every turn of the drift actor, and an interval that holds
 hundred times. So the mean paired difference in loss gets an asymptotic confidence sequence, which holds at all
 times together: mean +- error * sqrt(2 (k r + 1) / (k r) * log(sqrt(k r + 1) / alpha)) after k observations with
 the standard error `error` (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas 2024, Time-uniform central limit theory
-and asymptotic confidence sequences, proposition 2.2). Days are the observations once there are enough of them,
-because rows of one day share their weather. Rows are until then, and how far days differ is taken for granted: many
-rows of one day would else prove the day's weather.
+and asymptotic confidence sequences, proposition 2.2). Days are the observations once there are enough of them, because
+rows of one day share their weather; a day of few rows beside days of many is hardly one. Rows are until then, and how far
+days differ is taken for granted: many rows of one day would else prove the day's weather.
 """
 
 import math
@@ -58,18 +58,21 @@ def interval(rows: Sums, days: Sequence[Sums], confidence: float, fewest: int = 
     if n < fewest:
         return Interval(total / n if n else math.nan, -math.inf, math.inf)
     mean = total / n
-    if len(days) >= FEWEST_DAYS:
-        k, among = len(days), sum(day.rows for day in days)
-        daily = sum(day.total for day in days) / among
+    among = sum(day.rows for day in days)
+    alike = (
+        among**2 / sum(day.rows**2 for day in days) if among else 1.0
+    )  # so many days of as many rows would tell as much
+    if alike >= FEWEST_DAYS:
+        k, daily = len(days), sum(day.total for day in days) / among
         error = math.sqrt(sum((day.total - daily * day.rows) ** 2 for day in days) * k / (k - 1)) / among
-        reach = error * _factor(k, 4 * FEWEST_DAYS, 1 - confidence)
+        reach = error * _factor(alike, 4 * FEWEST_DAYS, 1 - confidence)
     else:
-        error = math.sqrt(max(0.0, squares / n - mean**2) * (1 / n + DAYS_DIFFER**2 / max(len(days), 1)))
+        error = math.sqrt(max(0.0, squares / n - mean**2) * (1 / n + DAYS_DIFFER**2 / alike))
         reach = error * _factor(n, 4 * FEWEST_ROWS, 1 - confidence)
     return Interval(mean, mean - reach, mean + reach)
 
 
-def _factor(k: int, best: int, alpha: float) -> float:
+def _factor(k: float, best: int, alpha: float) -> float:
     """Return how many standard errors the sequence reaches after k observations; it is narrowest around `best`."""
     spread = -2 * math.log(alpha)
     r = (spread + math.log(spread) + 1) / best

@@ -10,7 +10,7 @@ from app.workspace import delete, delete_folder, join, list_files
 
 
 def delete_before(folder: str, manifests: Manifests, before: dt.datetime) -> None:
-    """Delete all of a journal whose hour ended before `before`, block by block, except the newest one.
+    """Delete all of a journal whose hour ended before `before`, file by file, except the newest.
 
     Manifests go before their files, so that a reader never meets a step in halves.
     """
@@ -21,7 +21,7 @@ def delete_before(folder: str, manifests: Manifests, before: dt.datetime) -> Non
         if block.hour < hour and number < len(found):
             manifests.drop(block)
         else:
-            kept.update(piece.hour for piece in block.pieces)
+            kept.update(piece.hour for piece in manifests.shorten(block, hour).pieces)
     with failing(f"{folder} cannot be cleared"):
         for stream in STREAMS:
             for past in list_hours(folder, stream):

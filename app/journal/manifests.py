@@ -4,14 +4,16 @@ Data files are written before their manifest and deleted after it, so that what 
 is created exclusively: of two committers one gets the number, the other begins anew. Steps become blocks whose bounds
 are multiples of powers of `FANOUT`, so that two blocks never overlap: one holds the other, and the larger counts. Where
 the rows of a block do not fit into one file a stream, its manifest holds theirs, and the files stay as they are: what a
-commit looks through grows with the logarithm of the journal, not with the journal.
+commit looks through grows with the logarithm of the journal, not with the journal. Such a block is shortened when its
+first files are past their retention.
 """
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import pyarrow as pa
@@ -125,6 +127,20 @@ class Manifests:
         """Delete a manifest and then its files, but for those `kept`."""
         self._delete([self._uri(manifest.name)])
         self._delete_files(manifest.paths - kept)
+
+    def shorten(self, block: Manifest, hour: str) -> Manifest:
+        """Drop the parts in front that end before an hour, but never the last one; return what is left of the block.
+
+        As long as both are there, the longer one counts.
+        """
+        left = list(itertools.dropwhile(lambda part: part.hour < hour, block.parts)) or block.parts[-1:]
+        if len(left) == len(block.parts):
+            return block
+        rest = replace(block, first=left[0].first, parts=left)
+        self.drop_superseded()  # one that was killed before may have its name
+        self.create(rest)
+        self.drop(block, frozenset(rest.paths))
+        return rest
 
     def drop_files(self, manifest: Manifest) -> None:
         """Delete the files of a manifest that was never created; those of its parts are others'."""

@@ -101,9 +101,9 @@ class Journal:
             pass
 
     def expire(self, before: int) -> None:
-        """Delete blocks of steps whose rows all arrived before this moment (ms since 1970), in whole hours.
+        """Delete the files of steps whose rows all arrived before this moment (ms since 1970), in whole hours.
 
-        The newest block stays, for numbers go on from it.
+        The newest steps stay, for numbers go on from them.
         """
         delete_before(self.folder, self._manifests, dt.datetime.fromtimestamp(before / 1000, dt.UTC))
 

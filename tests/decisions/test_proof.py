@@ -62,6 +62,19 @@ def test_the_weather_of_the_first_days_accuses_nobody_however_many_rows_share_it
     assert found <= 200 * 0.05
 
 
+@pytest.mark.parametrize("few", [3, 4])
+def test_days_of_few_rows_do_not_make_a_proof_of_the_weather_of_one_of_many(few):
+    random, found = np.random.default_rng(12), 0
+    for _ in range(300):
+        rows = [20] * few + [5000]
+        each = [0.3 * random.standard_normal(size) + 0.05 * random.standard_normal() for size in rows]
+        looks = [[*each[:-1], each[-1][:n]] for n in range(250, 5001, 250)]
+        found += any(
+            interval(sums(np.concatenate(days)), [sums(day) for day in days], 0.95).low > 0 for days in looks
+        )
+    assert found <= 300 * 0.025  # one-sided
+
+
 def test_a_version_that_is_much_worse_is_found_on_its_first_day():
     values = np.random.default_rng(11).normal(1, 1, 100)
     assert interval(sums(values), [sums(values)], 0.95).low > 0

@@ -232,6 +232,30 @@ def test_a_full_disk_at_any_point_of_a_commit_is_a_clear_error_and_the_next_one_
     assert point > 15
 
 
+@pytest.mark.usefixtures("small_blocks")
+def test_an_expiry_killed_at_any_point_keeps_all_that_is_not_past(folder, predictions, disk, monkeypatch):
+    monkeypatch.setattr(steps, "MOST_MERGED_ROWS", 0)
+    moment = dt.datetime(2026, 11, 24, tzinfo=dt.UTC)
+    writer = SegmentWriter(folder, "a", clock=lambda: moment)
+    for hour in range(6):
+        moment = moment.replace(hour=hour)
+        writer.write("predictions", predictions(hour, hour + 1))
+        Journal(folder).commit()
+    Journal(folder).compact()
+    bare, before, reached, point = folder, int(moment.replace(hour=3).timestamp() * 1000), True, 0
+    while reached:
+        point += 1
+        home = f"{bare}-{point}"
+        shutil.copytree(bare, home)
+        reached = disk.kill_at(point, lambda: Journal(home).expire(before))  # noqa: B023
+        left = names(Journal(home).predictions())
+        assert left in (names(predictions(0, 6)), names(predictions(3, 6)))
+        Journal(home).expire(before)
+        assert names(Journal(home).predictions()) == names(predictions(3, 6))
+        assert len([name for name in files(home) if not name.startswith(".")]) == 3 + 2
+    assert point > 4
+
+
 OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.just("write"), st.integers(1, 4)),

@@ -346,24 +346,29 @@ def test_hours_that_are_past_are_forgotten_and_numbers_go_on(folder, journal, pr
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_a_block_is_forgotten_with_its_newest_hour_and_not_a_file_before(folder, journal, predictions, monkeypatch):
-    monkeypatch.setattr(steps, "MOST_MERGED_ROWS", 0)
+@pytest.mark.parametrize("most_rows", [0, 22])
+def test_a_file_is_forgotten_with_its_newest_hour_although_its_block_goes_on(
+    most_rows, folder, journal, predictions, monkeypatch
+):
+    monkeypatch.setattr(steps, "MOST_MERGED_ROWS", most_rows)
     moment = dt.datetime(2026, 11, 24, tzinfo=dt.UTC)
-    writer = SegmentWriter(folder, "a", clock=lambda: moment)
-    for hour in range(5):
+    writer, made = SegmentWriter(folder, "a", clock=lambda: moment), []
+    for hour in range(8):
         moment = moment.replace(hour=hour)
         writer.write("predictions", predictions(hour * 10, hour * 10 + 10))
-        journal.commit()
+        made.append(journal.commit())
     journal.compact()
-
-    def expire(hour):
+    size = 2 if most_rows else 1
+    for hour in range(9):
         journal.expire(int(dt.datetime(2026, 11, 24, hour, tzinfo=dt.UTC).timestamp() * 1000))
-
-    expire(3)  # the block of hours 0 to 3 has rows of hour 3
-    assert names(journal.predictions()) == [f"r{i}" for i in range(50)]
-    expire(4)
-    assert names(journal.predictions()) == [f"r{i}" for i in range(40, 50)]
-    assert len(files(folder)) == 2
+        first = min(hour // size * size, 8 - size)
+        assert len(files(folder)) == 1 + (8 - first) // size
+        for reader in (journal, Journal(folder)):
+            assert names(reader.predictions()) == [f"r{i}" for i in range(first * 10, 80)]
+            assert all(map(same, made[first:], reader.steps()))
+    moment = moment.replace(hour=9)
+    writer.write("predictions", predictions(80, 90))
+    assert journal.commit().number == 9
 
 
 def test_what_was_left_by_the_killed_is_deleted_when_it_is_old(folder, writer, journal, predictions):
