@@ -145,7 +145,8 @@ class Arrivals:
 def read_arrivals(declaration: Declaration, source: str, known: str | None, delay: dt.timedelta) -> Arrivals:
     """Read rows to replay; labels are known at the moment in column `known`, or `delay` after their row.
 
-    Raises UserError for a declaration without key or time, and for a table that cannot be read or lacks a column.
+    Raises UserError for a declaration without key or time, and for a table that cannot be read, lacks a column, or has
+    no row that keeps the contract.
     """
     spec = declaration.spec
     key, time = spec.data.key, spec.data.time
@@ -158,7 +159,9 @@ def read_arrivals(declaration: Declaration, source: str, known: str | None, dela
     contract = Contract.of(spec, schema)
     if known is not None and known not in schema.names:
         raise UserError(f"{source}: found no column {known!r}, allowed are {', '.join(schema.names)}")
-    columns = [name for name in (*contract.columns, known) if name is not None]
+    columns = [*contract.columns]
+    if known is not None and known not in columns:
+        columns.append(known)
     kept, moments, rejected = [], [], 0
     for fragment in fragments:
         for _, piece in read(fragment, columns):
@@ -169,6 +172,10 @@ def read_arrivals(declaration: Declaration, source: str, known: str | None, dela
                 place = pc.index_in(checked.kept[key], value_set=piece[key].cast(checked.kept[key].type))
                 moments.append(to_moments(piece[known], spec.data.timezone).take(place))
     table = pa.concat_tables(kept)
+    if not table.num_rows:
+        raise UserError(
+            f"{source}: no row keeps the contract, so there is none to replay; {rejected:,} do not keep it"
+        )
     happened = table[time].cast(pa.int64()).to_numpy()
     if known is None:
         told = happened + round(delay.total_seconds() * 1000)

@@ -244,3 +244,19 @@ def test_a_key_is_sent_with_every_request_and_stands_in_no_description(
     assert client.post("labels", b'{"rows": []}', "application/json", expected=202) == b"{}"
     assert service.keys == {sent}
     assert "evt_secret" not in repr(client)
+
+
+def test_a_moment_that_the_contract_reads_as_well_may_say_when_labels_were_known(rides: Declaration, tmp_path: Path):
+    source = str(tmp_path / "rides.parquet")
+    arrivals = read_arrivals(rides, source, "at", dt.timedelta(0))
+    assert arrivals.known.tolist() == arrivals.time.tolist()
+
+
+def test_a_table_none_of_whose_rows_keeps_the_contract_is_refused_with_their_number(
+    rides: Declaration, tmp_path: Path
+):
+    table = pq.read_table(tmp_path / "rides.parquet")
+    never = pa.nulls(ROWS, table.schema.field("at").type)
+    pq.write_table(table.set_column(1, "at", never), tmp_path / "never.parquet")
+    with pytest.raises(UserError, match="no row keeps the contract, so there is none to replay; 400 do not"):
+        read_arrivals(rides, str(tmp_path / "never.parquet"), "known", dt.timedelta(0))
