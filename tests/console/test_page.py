@@ -203,6 +203,27 @@ def test_the_first_days_are_shown_among_days_not_among_years(days, named, visit,
     assert all(texts.values())
 
 
+@pytest.mark.parametrize(
+    ("scale", "recent", "axis"),
+    [
+        (1e9, "456,528,555", {"400m", "450m", "500m", "550m"}),
+        (1e-5, "0.000004565", {"4E-6", "4.5E-6", "5E-6", "5.5E-6"}),
+    ],
+)
+def test_a_loss_in_the_targets_own_unit_is_readable_however_large_or_small(
+    scale, recent, axis, visit, service, flights
+):
+    documents = flights()
+    documents["drift"]["loss"]["expected"] *= scale
+    for day in documents["drift"]["loss"]["days"]:
+        day["loss"] *= scale
+    service.show(documents)
+    page, texts = drawn(visit, service)
+    expect(page.locator("#facts")).to_contain_text(recent)
+    assert axis <= set(texts)
+    assert all(texts.values())
+
+
 def test_a_pointer_on_a_chart_reads_that_day(visit, service):
     page = visit().open(service)
     box = page.locator("#loss-chart .u-over").bounding_box()

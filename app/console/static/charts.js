@@ -66,7 +66,7 @@ function axes(numbers) {
     });
   return [
     { ...common, grid: { show: false }, ticks: grid, incrs: INCREMENTS, space: 64, size: 30, values: names },
-    { ...common, grid, ticks: { show: false }, size: 46, values: (u, splits, axis, space, increment) => splits.map((split) => numbers(split, increment)) },
+    { ...common, grid, ticks: { show: false }, size: 58, values: (u, splits, axis, space, increment) => splits.map((split) => numbers(split, increment)) },
   ];
 }
 
@@ -249,14 +249,14 @@ export function renderCharts(status, decisions) {
       { label: name, stroke: () => seriesColour(index), width: 2.25, spanGaps: true, points: { show: false } },
     ]);
     const range = (u, low, high) => {
-      const pad = Math.max((high - low) * 0.12, 1e-3);
+      const pad = Math.max((high - low) * 0.12, high * 2e-3) || 1e-3;
       return [Math.max(0, low - pad), high + pad * 1.6];
     };
     const options = {
       height: 232,
       padding: [6, 24, 0, 0],
       scales: { x: { time: true }, y: { range } },
-      axes: axes((value, step) => value.toFixed(Math.max(0, Math.ceil(-Math.log10(step))))),
+      axes: axes(format.tick),
       series: [{}, ...lines, { label: "expected", stroke: () => colour("--muted"), width: 1.5, dash: [6, 4], points: { show: false } }],
       hooks: { draw: [drawMarks], setCursor: [(u) => readouts.current(u.cursor.idx)] },
     };
