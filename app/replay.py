@@ -233,7 +233,9 @@ class Replay:
             log.warning("labels: the service never took the last %s", f"{len(labelled) - told:,}")
 
     def answers(self) -> Answers:
-        """Return what was served so far, in order of row."""
+        """Return what was served so far, in order of row. Raises UserError where nothing was."""
+        if not self._answers:
+            raise UserError(f"none of {self.client.sent:,} requests was answered with a prediction; see above")
         row = np.concatenate([piece.row for piece in self._answers])
         order = np.argsort(row, kind="stable")
         scores = np.concatenate([piece.scores for piece in self._answers])

@@ -260,3 +260,9 @@ def test_a_table_none_of_whose_rows_keeps_the_contract_is_refused_with_their_num
     pq.write_table(table.set_column(1, "at", never), tmp_path / "never.parquet")
     with pytest.raises(UserError, match="no row keeps the contract, so there is none to replay; 400 do not"):
         read_arrivals(rides, str(tmp_path / "never.parquet"), "known", dt.timedelta(0))
+
+
+def test_a_replay_that_was_answered_nothing_is_told_as_that(rides: Declaration, service: Service):
+    service.status["predict"] = 403
+    with pytest.raises(UserError, match=r"none of \d+ requests was answered with a prediction"):
+        replayed(rides, service).answers()
