@@ -66,14 +66,20 @@ class Client:
     _headers: dict[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Take the address apart; the connection is opened by the first request."""
+        """Take the address apart; the connection is opened by the first request.
+
+        Raises UserError for a key that no header can carry: the client of HTTP would tell it in its error.
+        """
+        key = (self.key or "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise UserError("the key to send along is none: found other than printable ASCII in it")
         parts = urlsplit(self.address)
         self._path = parts.path
         if parts.scheme == "https":
             self._connection = http.client.HTTPSConnection(parts.netloc, timeout=60, context=self.trust)
         else:
             self._connection = http.client.HTTPConnection(parts.netloc, timeout=60)
-        self._headers = {"authorization": f"Bearer {self.key}"} if self.key else {}
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
 
     def post(
         self, page: str, body: bytes, content_type: str, expected: int = 200, patient: bool = False

@@ -266,3 +266,13 @@ def test_a_replay_that_was_answered_nothing_is_told_as_that(rides: Declaration, 
     service.status["predict"] = 403
     with pytest.raises(UserError, match=r"none of \d+ requests was answered with a prediction"):
         replayed(rides, service).answers()
+
+
+def test_a_key_with_the_newline_of_its_file_is_good_and_one_that_no_header_carries_is_not_told(service: Service):
+    client = Client(f"http://127.0.0.1:{service.server_port}/rides", "evt_secret\n")
+    assert client.get("drift") == {}
+    assert service.keys == {"Bearer evt_secret"}
+    for key in ("evt_secret\nx", "evt_sécret"):
+        with pytest.raises(UserError, match=r"the key to send along is none") as refused:
+            Client("http://127.0.0.1:9/rides", key)
+        assert key not in str(refused.value)
