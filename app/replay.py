@@ -39,6 +39,8 @@ ROWS_A_REQUEST = 2_000
 TICK = 0.1  # s
 LONGEST_TICK = DAY // 4  # however slow the service, rows never come in larger heaps of event time than this
 PATIENCE = 120.0  # s, for labels that the service could not keep
+NEVER = np.iinfo(np.int64).max
+"""When a label is known whose moment is null."""
 HELD = 0.02
 """Share of the pace that is kept while the replay is held back."""
 
@@ -187,7 +189,7 @@ def read_arrivals(declaration: Declaration, source: str, known: str | None, dela
         told = happened + round(delay.total_seconds() * 1000)
     else:
         found = pa.chunked_array([chunk for column in moments for chunk in column.chunks])
-        told = pc.fill_null(found.cast(pa.int64()), 0).to_numpy()
+        told = pc.fill_null(found.cast(pa.int64()), NEVER).to_numpy()
     order = np.argsort(happened, kind="stable")
     return Arrivals(table.take(order), key, spec.task.target, happened[order], told[order], rejected)
 
@@ -203,7 +205,7 @@ class Answers:
 
 @dataclass
 class Replay:
-    """A table on its way to a service. A null label is never sent."""
+    """A table on its way to a service. A null label is never sent, nor one whose moment is null."""
 
     client: Client
     arrivals: Arrivals
@@ -214,7 +216,7 @@ class Replay:
     def run(self, days_per_second: float, held: Callable[[int], bool]) -> None:
         """Send everything; `held(moment)` is asked at every tick: while it is true, time nearly stands still."""
         happened, known = self.arrivals.time, self.arrivals.known
-        labelled = np.flatnonzero(self.arrivals.table[self.arrivals.target].is_valid().to_numpy())
+        labelled = np.flatnonzero(self.arrivals.table[self.arrivals.target].is_valid().to_numpy() & (known < NEVER))
         labelled = labelled[np.argsort(known[labelled], kind="stable")]
         now, sent, told = int(happened[0]), 0, 0
         end = max(int(happened[-1]), int(known[labelled].max(initial=0))) + 1

@@ -276,3 +276,15 @@ def test_a_key_with_the_newline_of_its_file_is_good_and_one_that_no_header_carri
         with pytest.raises(UserError, match=r"the key to send along is none") as refused:
             Client("http://127.0.0.1:9/rides", key)
         assert key not in str(refused.value)
+
+
+def test_a_label_that_was_known_at_no_moment_is_never_sent(rides: Declaration, service: Service, tmp_path: Path):
+    path = tmp_path / "rides.parquet"
+    table = pq.read_table(path)
+    place = table.column_names.index("known")
+    never = pa.array(table["known"].to_pylist(), table["known"].type, mask=np.arange(ROWS) % 4 == 1)
+    pq.write_table(table.set_column(place, "known", never), path)
+    replayed(rides, service)
+    told = {row["id"] for page, rows in service.heard if page == "labels" for row in rows}
+    assert told
+    assert not told & {f"r{i}" for i in range(1, ROWS, 4)}
