@@ -169,7 +169,7 @@ class _Work:
         """Train the teachers; return their average, and the large network where it is one of them."""
         spec = _teachers(self.spec)
         with self.watch("teacher"), show_epochs(spec.train.epochs) as show:
-            run = f"{self.run}-teacher-{_digest(self.spec.compress.teacher.model_dump())}"
+            run = f"{self.run}/teacher-{_digest(self.spec.compress.teacher.model_dump())}"
             fitted = fit_model(self.rows.parts, self.rows.plan, spec, self.workspace, run, show)
         teacher = _Graph("teacher", "", fitted.onnx, spec, fitted.learned, fitted.history)
         weights = fitted.learned.get(WEIGHTS if spec.model.kind == "network" else f"network/{WEIGHTS}")
@@ -188,7 +188,7 @@ class _Work:
                 answer,
                 self.unlabelled(),
                 self.workspace,
-                f"{self.run}-student-{self.lesson}",
+                f"{self.run}/student-{self.lesson}",
                 show,
             )
         return self.network("student", "", student_spec(self.spec), taught.network, taught.history)
@@ -201,7 +201,7 @@ class _Work:
         with self.watch(f"{whole.family}, {how}"):
             network = self.loaded(whole.spec, whole.learned[WEIGHTS])
             smaller = prune(network, whole.spec.model, width, self.rows.parts.train.features)
-            run = f"{self.run}-{whole.family}-{width}-{self.lesson}"
+            run = f"{self.run}/{whole.family}-{width}-{self.lesson}"
             healed = heal(smaller, self.rows.parts, self.rows.plan, spec, answer, self.workspace, run)
         return self.network(whole.family, how, spec, healed.network, healed.history)
 

@@ -39,6 +39,8 @@ ROWS_A_REQUEST = 2_000
 TICK = 0.1  # s
 LONGEST_TICK = DAY // 4  # however slow the service, rows never come in larger heaps of event time than this
 PATIENCE = 120.0  # s, for labels that the service could not keep
+NEVER = np.iinfo(np.int64).max
+"""When a label is known whose moment is null."""
 HELD = 0.02
 """Share of the pace that is kept while the replay is held back."""
 
@@ -66,14 +68,20 @@ class Client:
     _headers: dict[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Take the address apart; the connection is opened by the first request."""
+        """Take the address apart; the connection is opened by the first request.
+
+        Raises UserError for a key that no header can carry: the client of HTTP would tell it in its error.
+        """
+        key = (self.key or "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise UserError("the key to send along is none: found other than printable ASCII in it")
         parts = urlsplit(self.address)
         self._path = parts.path
         if parts.scheme == "https":
             self._connection = http.client.HTTPSConnection(parts.netloc, timeout=60, context=self.trust)
         else:
             self._connection = http.client.HTTPConnection(parts.netloc, timeout=60)
-        self._headers = {"authorization": f"Bearer {self.key}"} if self.key else {}
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
 
     def post(
         self, page: str, body: bytes, content_type: str, expected: int = 200, patient: bool = False
@@ -145,7 +153,8 @@ class Arrivals:
 def read_arrivals(declaration: Declaration, source: str, known: str | None, delay: dt.timedelta) -> Arrivals:
     """Read rows to replay; labels are known at the moment in column `known`, or `delay` after their row.
 
-    Raises UserError for a declaration without key or time, and for a table that cannot be read or lacks a column.
+    Raises UserError for a declaration without key or time, and for a table that cannot be read, lacks a column, or has
+    no row that keeps the contract.
     """
     spec = declaration.spec
     key, time = spec.data.key, spec.data.time
@@ -158,7 +167,9 @@ def read_arrivals(declaration: Declaration, source: str, known: str | None, dela
     contract = Contract.of(spec, schema)
     if known is not None and known not in schema.names:
         raise UserError(f"{source}: found no column {known!r}, allowed are {', '.join(schema.names)}")
-    columns = [name for name in (*contract.columns, known) if name is not None]
+    columns = [*contract.columns]
+    if known is not None and known not in columns:
+        columns.append(known)
     numbers = {name for name, feature in contract.features.items() if feature.type == "number"}
     schema = with_floats(schema, fragments, numbers)
     kept, moments, rejected = [], [], 0
@@ -171,12 +182,16 @@ def read_arrivals(declaration: Declaration, source: str, known: str | None, dela
                 place = pc.index_in(checked.kept[key], value_set=piece[key].cast(checked.kept[key].type))
                 moments.append(to_moments(piece[known], spec.data.timezone).take(place))
     table = pa.concat_tables(kept)
+    if not table.num_rows:
+        raise UserError(
+            f"{source}: no row keeps the contract, so there is none to replay; {rejected:,} do not keep it"
+        )
     happened = table[time].cast(pa.int64()).to_numpy()
     if known is None:
         told = happened + round(delay.total_seconds() * 1000)
     else:
         found = pa.chunked_array([chunk for column in moments for chunk in column.chunks])
-        told = pc.fill_null(found.cast(pa.int64()), 0).to_numpy()
+        told = pc.fill_null(found.cast(pa.int64()), NEVER).to_numpy()
     order = np.argsort(happened, kind="stable")
     return Arrivals(table.take(order), key, spec.task.target, happened[order], told[order], rejected)
 
@@ -192,7 +207,7 @@ class Answers:
 
 @dataclass
 class Replay:
-    """A table on its way to a service. A null label is never sent."""
+    """A table on its way to a service. A null label is never sent, nor one whose moment is null."""
 
     client: Client
     arrivals: Arrivals
@@ -203,7 +218,7 @@ class Replay:
     def run(self, days_per_second: float, held: Callable[[int], bool]) -> None:
         """Send everything; `held(moment)` is asked at every tick: while it is true, time nearly stands still."""
         happened, known = self.arrivals.time, self.arrivals.known
-        labelled = np.flatnonzero(self.arrivals.table[self.arrivals.target].is_valid().to_numpy())
+        labelled = np.flatnonzero(self.arrivals.table[self.arrivals.target].is_valid().to_numpy() & (known < NEVER))
         labelled = labelled[np.argsort(known[labelled], kind="stable")]
         now, sent, told = int(happened[0]), 0, 0
         end = max(int(happened[-1]), int(known[labelled].max(initial=0))) + 1
@@ -228,7 +243,9 @@ class Replay:
             log.warning("labels: the service never took the last %s", f"{len(labelled) - told:,}")
 
     def answers(self) -> Answers:
-        """Return what was served so far, in order of row."""
+        """Return what was served so far, in order of row. Raises UserError where nothing was."""
+        if not self._answers:
+            raise UserError(f"none of {self.client.sent:,} requests was answered with a prediction; see above")
         row = np.concatenate([piece.row for piece in self._answers])
         order = np.argsort(row, kind="stable")
         scores = np.concatenate([piece.scores for piece in self._answers])

@@ -9,7 +9,10 @@ from app.types import UserError
 
 
 def build_table(declaration: Declaration) -> None:
-    """Run `build.py` beside the declaration if there is one and the declared source, a path or glob, is missing."""
+    """Run `build.py` beside the declaration if there is one and the declared source, a path or glob, is missing.
+
+    Raises UserError where the script fails; what it has said of it stands above.
+    """
     script = declaration.path.resolve().parent / "build.py"
     source = declaration.spec.data.source
     if not script.exists() or not isinstance(source, str) or "://" in source:
@@ -19,4 +22,6 @@ def build_table(declaration: Declaration) -> None:
     try:
         list_files(declaration.spec.data, script.parent)
     except UserError:
-        subprocess.run([sys.executable, str(script)], check=True)
+        status = subprocess.run([sys.executable, str(script)]).returncode
+        if status:
+            raise UserError(f"{script}, which builds the table, ended with status {status}; see above") from None

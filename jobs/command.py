@@ -3,6 +3,7 @@
 import argparse
 import datetime as dt
 import logging
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -64,3 +65,12 @@ def parse_duration(text: str) -> dt.timedelta:
         return TypeAdapter(Duration).validate_python(text)
     except ValidationError:
         raise argparse.ArgumentTypeError(f"found {text!r}, allowed a duration such as 6h") from None
+
+
+def parse_name(text: str) -> str:
+    """Read the name of a run or a decision, which names its folder, too; argparse tells the mistake."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", text):
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}, allowed letters, digits, '.', '_' and '-', at most 128, a letter or a digit first"
+        )
+    return text

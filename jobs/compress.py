@@ -11,7 +11,7 @@ from app.pipeline import later_rows, settle
 from app.training.resources import cpu_count
 from app.workspace import Workspace
 from jobs.build import build_table
-from jobs.command import main
+from jobs.command import main, parse_name
 from jobs.told import figures, tell
 
 
@@ -57,7 +57,9 @@ def _later(declaration: Declaration, workspace: Workspace, source: str, found: C
 def _extend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--later", metavar="PATH", help="also judge them on this table of later rows, with labels")
     parser.add_argument(
-        "--run", help="name of this compression; the same name again resumes it (default: made from the data)"
+        "--run",
+        type=parse_name,
+        help="name of this compression; the same name again resumes it (default: made from the data)",
     )
 
 

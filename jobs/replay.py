@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from app.declaration import Declaration
 from app.keys import ENVIRONMENT
@@ -110,6 +111,29 @@ def _line(words: str) -> None:
     print(f"\r\x1b[K{words}" if sys.stdout.isatty() else words, flush=True)
 
 
+def _pace(text: str) -> float:
+    """Read an argument such as 0.5; argparse tells the mistake."""
+    try:
+        pace = float(text)
+    except ValueError:
+        pace = 0.0
+    if not 0 < pace < float("inf"):
+        raise argparse.ArgumentTypeError(f"found {text!r}, allowed a number above 0, such as 0.5")
+    return pace
+
+
+def _address(text: str) -> str:
+    """Read an argument such as http://127.0.0.1:8000/flights; argparse tells the mistake."""
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port or an address of IPv6 that is none
+        good = False
+    if not good:
+        raise argparse.ArgumentTypeError(f"found {text!r}, allowed an address such as http://127.0.0.1:8000/flights")
+    return text.rstrip("/")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what is replayed, and how fast."""
     parser.add_argument("--known", help="column of the moments at which the labels were known")
@@ -120,14 +144,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="or how long after its row a label is known (default: 1d)",
     )
     parser.add_argument(
-        "--pace", type=float, default=1.0, help="days of event time that pass in a second (default: 1)"
+        "--pace", type=_pace, default=1.0, help="days of event time that pass in a second (default: 1)"
     )
 
 
 def _extend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="table to replay: the declaration's features, key, time and target")
     parser.add_argument(
-        "--address", help="the service (default: where the declaration says it is); its key: $EVERTRUE_KEY"
+        "--address",
+        type=_address,
+        help="the service (default: where the declaration says it is); its key: $EVERTRUE_KEY",
     )
     add_arguments(parser)
 

@@ -6,7 +6,7 @@ from app.cluster import connect
 from app.declaration import Declaration
 from app.retraining import from_journal, retrain_version
 from app.workspace import Workspace
-from jobs.command import main
+from jobs.command import main, parse_name
 
 
 def retrain(declaration: Declaration, workspace: Workspace, arguments: argparse.Namespace) -> None:
@@ -25,7 +25,10 @@ def retrain(declaration: Declaration, workspace: Workspace, arguments: argparse.
 
 def _extend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--decision", required=True, help="id of the decision; the same again resumes it, or finds its outcome"
+        "--decision",
+        required=True,
+        type=parse_name,
+        help="id of the decision; the same again resumes it, or finds its outcome",
     )
     parser.add_argument("--reason", required=True, help="why, in words; stays with the version")
     parser.add_argument(

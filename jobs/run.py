@@ -136,9 +136,11 @@ def _evaluation(
 
 def _tell(report: dict[str, Any]) -> None:
     policy, requests, labels = report["policy"], report["requests"], report["labels"]
-    print(f"\n{'mean of the months':<28}{'ours':>10}{'never':>10}")
-    for name, value in policy["ours"]["mean_of_months"].items():
-        print(f"{name:<28}{value:>10.4f}{policy['never']['mean_of_months'][name]:>10.4f}")
+    whole = all(side["mean_of_months"] for side in policy.values())
+    ours, never = (policy[side]["mean_of_months" if whole else "overall"] for side in ("ours", "never"))
+    print(f"\n{'mean of the months' if whole else 'all rows':<28}{'ours':>10}{'never':>10}")
+    for name in [name for name in ours if name in never and name != "rows"]:
+        print(f"{name:<28}{ours[name]:>10.4f}{never[name]:>10.4f}")
     print("rows served by version: " + ", ".join(f"{v['version']}: {v['rows_served']:,}" for v in report["versions"]))
     print(
         f"{requests['sent']:,} requests, {requests['rows']:,} rows, {requests['failed']} failed"

@@ -33,11 +33,20 @@ def serve(declaration: Declaration, workspace: Workspace, arguments: argparse.Na
     if arguments.stop:
         _stop(pid)
     elif arguments.foreground:
+        _claim(pid)
+        ready.unlink(missing_ok=True)
         _be(declaration, workspace, ready)
     elif _alive(pid):
         print(f"already answering at {ready.read_text()}" if ready.exists() else "already starting")
     else:
         _start(pid, ready, state / "serve.log")
+
+
+def _claim(pid: Path) -> None:
+    """Let `--stop` and further starts find this process. Raises UserError where another one keeps the service up."""
+    if _alive(pid) and pid.read_text() != str(os.getpid()):
+        raise UserError(f"process {pid.read_text()} keeps this service up already; end it with --stop")
+    pid.write_text(str(os.getpid()))
 
 
 def _be(declaration: Declaration, workspace: Workspace, ready: Path) -> None:
@@ -72,7 +81,8 @@ def _start(pid: Path, ready: Path, log: Path) -> None:
     end = time.monotonic() + PATIENCE
     while not ready.exists():
         if process.poll() is not None:
-            pid.unlink(missing_ok=True)
+            if pid.exists() and pid.read_text() == str(process.pid):  # else another start has come first
+                pid.unlink()
             raise UserError(f"the service did not come up:\n{log.read_text()[-3000:]}")
         if time.monotonic() > end:
             raise UserError(

@@ -7,7 +7,7 @@ from app.declaration import Declaration
 from app.pipeline import train_version
 from app.workspace import Workspace
 from jobs.build import build_table
-from jobs.command import main
+from jobs.command import main, parse_name
 from jobs.told import tell
 
 
@@ -21,7 +21,9 @@ def train(declaration: Declaration, workspace: Workspace, arguments: argparse.Na
 
 def _extend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--run", help="name of this training; the same name again resumes it (default: made from the data)"
+        "--run",
+        type=parse_name,
+        help="name of this training; the same name again resumes it (default: made from the data)",
     )
 
 

@@ -11,7 +11,7 @@ from app.spec import Value
 from app.tuning import Tuned, tune
 from app.workspace import Workspace
 from jobs.build import build_table
-from jobs.command import main
+from jobs.command import main, parse_name
 from jobs.told import figures, tell
 
 if TYPE_CHECKING:
@@ -78,7 +78,9 @@ def _compared(found: Tuned) -> str:
 def _extend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--later", metavar="PATH", help="compare on this table of later rows, with labels")
     parser.add_argument(
-        "--run", help="name of this search; the same name again goes on with it (default: made from the data)"
+        "--run",
+        type=parse_name,
+        help="name of this search; the same name again goes on with it (default: made from the data)",
     )
 
 

@@ -240,6 +240,8 @@ def test_a_dotted_column_is_quoted_in_an_override_and_the_last_override_wins(fil
         ("=5", "--set =5: an override is key.key=value"),
         ("train..epochs=5", "--set train..epochs=5: an override is key.key=value"),
         ("train.epochs=[", "--set train.epochs: not valid YAML"),
+        ("train.epochs=", "--set train.epochs: found nothing; allowed: a whole number from 1 to 1000000"),
+        ("train=", "--set train: found nothing; allowed: a mapping with epochs, "),
         ("gate.slices=[no]", "--set gate.slices: gate.slices[0]: found no, which some readers"),
     ],
 )

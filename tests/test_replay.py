@@ -255,3 +255,47 @@ def test_a_key_is_sent_with_every_request_and_stands_in_no_description(
     assert client.post("labels", b'{"rows": []}', "application/json", expected=202) == b"{}"
     assert service.keys == {sent}
     assert "evt_secret" not in repr(client)
+
+
+def test_a_moment_that_the_contract_reads_as_well_may_say_when_labels_were_known(rides: Declaration, tmp_path: Path):
+    source = str(tmp_path / "rides.parquet")
+    arrivals = read_arrivals(rides, source, "at", dt.timedelta(0))
+    assert arrivals.known.tolist() == arrivals.time.tolist()
+
+
+def test_a_table_none_of_whose_rows_keeps_the_contract_is_refused_with_their_number(
+    rides: Declaration, tmp_path: Path
+):
+    table = pq.read_table(tmp_path / "rides.parquet")
+    never = pa.nulls(ROWS, table.schema.field("at").type)
+    pq.write_table(table.set_column(1, "at", never), tmp_path / "never.parquet")
+    with pytest.raises(UserError, match="no row keeps the contract, so there is none to replay; 400 do not"):
+        read_arrivals(rides, str(tmp_path / "never.parquet"), "known", dt.timedelta(0))
+
+
+def test_a_replay_that_was_answered_nothing_is_told_as_that(rides: Declaration, service: Service):
+    service.status["predict"] = 403
+    with pytest.raises(UserError, match=r"none of \d+ requests was answered with a prediction"):
+        replayed(rides, service).answers()
+
+
+def test_a_key_with_the_newline_of_its_file_is_good_and_one_that_no_header_carries_is_not_told(service: Service):
+    client = Client(f"http://127.0.0.1:{service.server_port}/rides", "evt_secret\n")
+    assert client.get("drift") == {}
+    assert service.keys == {"Bearer evt_secret"}
+    for key in ("evt_secret\nx", "evt_sécret"):
+        with pytest.raises(UserError, match=r"the key to send along is none") as refused:
+            Client("http://127.0.0.1:9/rides", key)
+        assert key not in str(refused.value)
+
+
+def test_a_label_that_was_known_at_no_moment_is_never_sent(rides: Declaration, service: Service, tmp_path: Path):
+    path = tmp_path / "rides.parquet"
+    table = pq.read_table(path)
+    place = table.column_names.index("known")
+    never = pa.array(table["known"].to_pylist(), table["known"].type, mask=np.arange(ROWS) % 4 == 1)
+    pq.write_table(table.set_column(place, "known", never), path)
+    replayed(rides, service)
+    told = {row["id"] for page, rows in service.heard if page == "labels" for row in rows}
+    assert told
+    assert not told & {f"r{i}" for i in range(1, ROWS, 4)}

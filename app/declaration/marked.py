@@ -130,7 +130,9 @@ def parse(text: str, origin: str, inline: bool = False) -> Marked:
             Problem(at, (), f"found the character U+{error.character:04X}, which YAML does not allow")
         )
         return marked
-    if node is not None:
+    if node is None:
+        marked.values[()] = mark(None)  # an override that is left empty: its mistake is told at its own name
+    else:
         try:
             marked.value = _Reader(marked, mark).read(node, ())
         except _TooLargeError as error:

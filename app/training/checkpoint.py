@@ -15,21 +15,12 @@ import torch
 from app.data.features import FeaturePlan
 from app.spec import Spec
 from app.types import UserError
-from app.workspace import Workspace, delete, delete_folder, join, list_files, list_folders, read_bytes, write_bytes
+from app.workspace import delete, join, list_files, read_bytes, write_bytes
 
 logger = logging.getLogger(__name__)
 
 _KEPT = 2  # the newest, and the one before in case the newest cannot be read
 _IRRELEVANT = {"num_workers", "cpus_per_worker", "use_gpu", "loader", "max_failures", "baseline"}
-
-
-def forget(workspace: Workspace, name: str, run: str) -> None:
-    """Delete the checkpoints of a service's run that has ended, and of its members (`<run>-<member>`)."""
-    *within, last = run.split("/")
-    folder = workspace.uri(name, "checkpoints", *within)
-    for found in list_folders(folder):
-        if found == last or found.startswith(f"{last}-"):
-            delete_folder(join(folder, found))
 
 
 @dataclass

@@ -118,7 +118,7 @@ class _Fit:
 
     def member(self, kind: Single) -> Fitted:
         log.info("training %s", kind)
-        return self.single(self.spec.model.model_copy(update={"kind": kind}), f"{self.run}-{kind}")
+        return self.single(self.spec.model.model_copy(update={"kind": kind}), f"{self.run}/{kind}")
 
     def single(self, model: Model, run: str) -> Fitted:
         return self.boost(model) if model.kind == "lightgbm" else self.network(model, run)

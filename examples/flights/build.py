@@ -11,9 +11,9 @@ So a row holds only what was known by then: the schedule, the plane, the destina
 hour, and how punctual the flights were that had really left. A flight that never arrived has no label.
 """
 
+import argparse
 import datetime as dt
 import importlib.util
-import sys
 import uuid
 import zipfile
 from pathlib import Path
@@ -204,5 +204,7 @@ def source() -> Path:
 
 
 if __name__ == "__main__":
-    chosen = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
+    parser = argparse.ArgumentParser(description="Build the tables of the flights out of New York in 2013.")
+    parser.add_argument("folder", nargs="?", type=Path, default=DEFAULT, help="where they go (default: %(default)s)")
+    chosen = parser.parse_args().folder
     print(f"{chosen}: {build(chosen):,} flights")

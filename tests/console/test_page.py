@@ -170,6 +170,60 @@ def test_the_charts_are_there_as_a_table_too(visit, service, flights):
     )
 
 
+DRAWN = """
+window.drawn = [];
+const draw = CanvasRenderingContext2D.prototype.fillText;
+CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+  const { canvas, textAlign } = this, { width } = this.measureText(text);
+  const left = x - width * { right: 1, center: 0.5, left: 0 }[textAlign];
+  window.drawn.push([String(text), left >= 0 && left + width <= canvas.width]);
+  draw.apply(this, arguments);
+};
+"""
+
+
+def drawn(visit, service):
+    """Open the page; return it, and what is written into its charts: each text, and whether all of it is to be seen."""
+    visited = visit()
+    visited.page.add_init_script(DRAWN)
+    page = visited.open(service)
+    page.wait_for_selector("#traffic-chart canvas")
+    page.wait_for_function("window.drawn.some(([text]) => text === '500')")
+    return page, dict(page.evaluate("window.drawn"))
+
+
+@pytest.mark.parametrize(("days", "named"), [(1, {"28 Feb", "1 Mar", "2 Mar"}), (2, {"1 Mar", "2 Mar"})])
+def test_the_first_days_are_shown_among_days_not_among_years(days, named, visit, service, flights):
+    documents = flights()
+    for part in ("loss", "traffic"):
+        documents["drift"][part]["days"] = documents["drift"][part]["days"][:days]
+    service.show(documents)
+    _, texts = drawn(visit, service)
+    assert {text for text in texts if text[-1].isalpha() or " 20" in text} == named
+    assert all(texts.values())
+
+
+@pytest.mark.parametrize(
+    ("scale", "recent", "axis"),
+    [
+        (1e9, "456,528,555", {"400m", "450m", "500m", "550m"}),
+        (1e-5, "0.000004565", {"4E-6", "4.5E-6", "5E-6", "5.5E-6"}),
+    ],
+)
+def test_a_loss_in_the_targets_own_unit_is_readable_however_large_or_small(
+    scale, recent, axis, visit, service, flights
+):
+    documents = flights()
+    documents["drift"]["loss"]["expected"] *= scale
+    for day in documents["drift"]["loss"]["days"]:
+        day["loss"] *= scale
+    service.show(documents)
+    page, texts = drawn(visit, service)
+    expect(page.locator("#facts")).to_contain_text(recent)
+    assert axis <= set(texts)
+    assert all(texts.values())
+
+
 def test_a_pointer_on_a_chart_reads_that_day(visit, service):
     page = visit().open(service)
     box = page.locator("#loss-chart .u-over").bounding_box()

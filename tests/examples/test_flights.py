@@ -2,6 +2,8 @@
 
 import datetime as dt
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -116,3 +118,11 @@ def test_the_declaration_names_the_columns_of_the_table(table: pl.DataFrame) -> 
     spec = read(FOLDER / "flights.yaml").spec
     assert spec.features is not None
     assert set(table.columns) == {*spec.features, "id", "time", "late"}
+
+
+def test_to_ask_for_help_builds_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, str(FOLDER / "build.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 0
+    assert "Build the tables" in done.stdout
+    assert not list(tmp_path.iterdir())

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.declaration import read
+from app.types import UserError
 from jobs.build import build_table
 
 SCRIPT = """
@@ -46,3 +47,11 @@ def test_without_a_script_nothing_happens(tmp_path: Path) -> None:
     path.write_text("name: some\ntask: {target: t}\ndata: {source: table.csv}\n")
     build_table(read(path))
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_script_that_fails_is_a_mistake_with_its_name_and_no_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "some.yaml"
+    path.write_text("name: some\ntask: {target: t}\ndata: {source: table.csv}\n")
+    (tmp_path / "build.py").write_text("raise SystemExit(3)")
+    with pytest.raises(UserError, match=r"build\.py, which builds the table, ended with status 3"):
+        build_table(read(path))

@@ -1,5 +1,7 @@
 """Jobs as their users start them: from a shell, or submitted to a cluster with a token."""
 
+import argparse
+import importlib
 import os
 import runpy
 import shutil
@@ -9,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from app.decisions.ledger import Draft
 from app.declaration import Declaration
+from jobs.command import parse_name
 
 ROOT = Path(__file__).parent.parent.parent
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if "__main__" in path.read_text())
@@ -47,6 +51,26 @@ def test_a_version_that_is_not_there_is_said_before_anything_starts(declaration:
     done = job("jobs.deploy", str(declaration.path), "--workspace", str(tmp_path))
     assert done.returncode == 2
     assert "no champion yet" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["", ".", "..", "../journal", "a/b", "a b", "-a", "a" * 129])
+@pytest.mark.parametrize(
+    ("name", "argument"), [("train", "run"), ("tune", "run"), ("compress", "run"), ("retrain", "decision")]
+)
+def test_what_names_a_folder_leads_nowhere_else(
+    name: str, argument: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The checkpoints of a run that has ended are deleted: `../journal` would have been the journal."""
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"jobs.{name}")._extend(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args([f"--{argument}={text}", *(["--reason=why"] if argument == "decision" else [])])
+    assert f"found {text!r}, allowed letters, digits" in capsys.readouterr().err
+
+
+def test_ids_of_the_ledger_and_names_by_hand_are_taken() -> None:
+    for name in ("by-hand-1", "2026.11_b", Draft("retrain", "k", 0, 0, "why").id("a" * 63)):
+        assert parse_name(name) == name
 
 
 @pytest.mark.ray

@@ -1,5 +1,6 @@
 """While rows are replayed, a service that tells nothing of itself for a moment is asked again."""
 
+import argparse
 from typing import Any
 
 import pytest
@@ -28,3 +29,24 @@ def test_silence_is_borne_for_a_while(monkeypatch: pytest.MonkeyPatch, caplog: p
     now += replay.PATIENCE
     with pytest.raises(UserError, match="drift does not answer"):
         watch(0)
+
+
+@pytest.mark.parametrize(
+    ("argument", "text"),
+    [
+        *[("--pace", text) for text in ("0", "-1", "nan", "inf", "fast")],
+        *[
+            ("--address", text)
+            for text in ("rubbish", "127.0.0.1:8000/rides", "http://", "http://127.0.0.1:abc/rides")
+        ],
+    ],
+)
+def test_a_pace_or_an_address_that_leads_nowhere_is_refused_before_anything_is_sent(
+    argument: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    replay._extend(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["rides.parquet", f"{argument}={text}"])
+    assert f"found {text!r}, allowed a" in capsys.readouterr().err
+    assert parser.parse_args(["rides.parquet", "--address", "https://h:1/rides/"]).address == "https://h:1/rides"

@@ -27,6 +27,9 @@ function dated(rows) {
     .sort((a, b) => a.time - b.time);
 }
 
+/** The days of a chart: a single one with its neighbours, which uPlot would show as the first of a thousand. */
+const around = (times) => (times.length === 1 ? [times[0] - DAY, times[0], times[0] + DAY] : times);
+
 /** The mean loss of the last `WINDOW` days up to the last one, weighted by rows; null without any. */
 export function recentLoss(rows) {
   const all = dated(rows);
@@ -63,7 +66,7 @@ function axes(numbers) {
     });
   return [
     { ...common, grid: { show: false }, ticks: grid, incrs: INCREMENTS, space: 64, size: 30, values: names },
-    { ...common, grid, ticks: { show: false }, size: 46, values: (u, splits, axis, space, increment) => splits.map((split) => numbers(split, increment)) },
+    { ...common, grid, ticks: { show: false }, size: 58, values: (u, splits, axis, space, increment) => splits.map((split) => numbers(split, increment)) },
   ];
 }
 
@@ -219,7 +222,7 @@ export function renderCharts(status, decisions) {
   const traffic = dated(status.traffic.days);
   const expected = Number.isFinite(status.loss.expected) ? status.loss.expected : null;
   const versions = [...new Set(loss.map((row) => String(row.version)))];
-  const times = [...new Set([...loss, ...traffic].map((row) => row.time))].sort((a, b) => a - b);
+  const times = around([...new Set([...loss, ...traffic].map((row) => row.time))].sort((a, b) => a - b));
   marks = marksOf(status, decisions);
   show("loss-nothing", !loss.length);
   show("loss-figure", loss.length > 0);
@@ -246,14 +249,14 @@ export function renderCharts(status, decisions) {
       { label: name, stroke: () => seriesColour(index), width: 2.25, spanGaps: true, points: { show: false } },
     ]);
     const range = (u, low, high) => {
-      const pad = Math.max((high - low) * 0.12, 1e-3);
+      const pad = Math.max((high - low) * 0.12, high * 2e-3) || 1e-3;
       return [Math.max(0, low - pad), high + pad * 1.6];
     };
     const options = {
       height: 232,
-      padding: [6, 12, 0, 0],
+      padding: [6, 24, 0, 0],
       scales: { x: { time: true }, y: { range } },
-      axes: axes((value, step) => value.toFixed(Math.max(0, Math.ceil(-Math.log10(step))))),
+      axes: axes(format.tick),
       series: [{}, ...lines, { label: "expected", stroke: () => colour("--muted"), width: 1.5, dash: [6, 4], points: { show: false } }],
       hooks: { draw: [drawMarks], setCursor: [(u) => readouts.current(u.cursor.idx)] },
     };
@@ -266,7 +269,7 @@ export function renderCharts(status, decisions) {
     const by = new Map(traffic.map((row) => [row.time, row.rows]));
     const options = {
       height: 104,
-      padding: [6, 12, 0, 0],
+      padding: [6, 24, 0, 0],
       scales: { x: { time: true }, y: { range: (u, low, high) => [0, Math.max(high, 1) * 1.05] } },
       axes: axes(format.compact),
       series: [{}, { label: "rows", stroke: () => colour("--bars"), fill: () => colour("--bars"), width: 0, paths: uPlot.paths.bars({ size: [0.7, 24] }), points: { show: false } }],

@@ -13,6 +13,8 @@ const PERCENT = new Intl.NumberFormat(LOCALE, { style: "percent", maximumFractio
 const SHARE = fixed(1, { style: "percent" });
 const CHANGE = fixed(1, { style: "percent", signDisplay: "exceptZero" });
 const PLAIN = new Intl.NumberFormat(LOCALE, { maximumSignificantDigits: 6 });
+const SMALL = new Intl.NumberFormat(LOCALE, { maximumSignificantDigits: 4 });
+const TINY = new Intl.NumberFormat(LOCALE, { notation: "scientific", maximumFractionDigits: 3 });
 const COMPACT = new Intl.NumberFormat(LOCALE, { notation: "compact", maximumSignificantDigits: 3 });
 const DATE = clock({ day: "numeric", month: "short", year: "numeric" });
 const HOURS = clock({ hour: "2-digit", minute: "2-digit" });
@@ -28,8 +30,22 @@ export const change = over(CHANGE);
 export const plain = over(PLAIN);
 export const shift = (value) => (known(value) ? `${over(SIGNED)(value)} σ` : NONE);
 
-/** A loss or another metric: four digits after the point, three before large numbers get none. */
-export const metric = (value) => (known(value) ? (Math.abs(value) < 100 ? fixed(4) : WHOLE).format(value) : NONE);
+/** A loss or another metric: four digits after the point, large numbers none; a small one keeps four that count. */
+export const metric = over({
+  format(value) {
+    const size = Math.abs(value);
+    if (size >= 100) return WHOLE.format(value);
+    return (size === 0 || size >= 0.01 ? fixed(4) : size >= 1e-6 ? SMALL : TINY).format(value);
+  },
+});
+
+/** A number at an axis, as exact as the step to the next one is. */
+export function tick(value, step) {
+  const unit = 1000 ** Math.max(0, Math.floor(Math.log10(Math.max(Math.abs(value), 1)) / 3));
+  const digits = Math.min(20, Math.max(0, Math.ceil(-Math.log10(step / (unit > 1000 ? unit : 1)) - 1e-9)));
+  if (digits > 6) return value === 0 ? "0" : TINY.format(value);
+  return fixed(digits, unit > 1000 ? { notation: "compact" } : { useGrouping: false }).format(value);
+}
 
 /** Milliseconds since 1970 of an ISO text, which is UTC where it names no zone, or of a number; null when neither. */
 export function when(value) {

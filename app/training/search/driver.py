@@ -21,7 +21,6 @@ from ray.tune.search import Searcher
 
 from app.data.features import FeaturePlan
 from app.spec import Kind, Spec, Value
-from app.training.checkpoint import forget
 from app.training.kinds import fit_model
 from app.training.loader import Parts
 from app.training.resources import room, worker_need, worker_range, workers_use_gpu
@@ -270,7 +269,8 @@ class _Watcher(tune.Callback):
             loss = last[LOSS] if state == "finished" else None
             losses = tuple((epoch, value) for epoch, value in last.get(_LOSSES, ()))
             self._course.end(number, state, loss, losses, last.get(_REASON, ""))
-        forget(self._work.workspace, self._work.space.spec.name, f"{self._work.run}/{number:06d}")
+        name, run = self._work.space.spec.name, self._work.run
+        delete_folder(self._work.workspace.uri(name, "checkpoints", run, f"{number:06d}"))
         if number == DECLARED and self._course.trials[number].state == "failed":
             raise UserError(
                 f"the declared settings, which every search begins with, fail: {self._course.trials[number].reason}"
