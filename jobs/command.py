@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,6 +17,9 @@ from app.spec import Duration
 from app.telemetry import spans, traces
 from app.types import UserError
 from app.workspace import Workspace
+
+_OF_FILES = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+"""What the system says of a place where somebody has put something else, or where this user may not write."""
 
 Job = Callable[[Declaration, Workspace, argparse.Namespace], None]
 """The work of one job; raises UserError."""
@@ -52,11 +56,19 @@ def main(job: Job, description: str, extend: Callable[[argparse.ArgumentParser],
             with traces.job(role, declaration.spec.name):
                 job(declaration, Workspace.open(arguments.workspace), arguments)
     except UserError as error:
-        if as_json:
-            logging.getLogger(role).log(logging.ERROR, "%s", error)
-        else:
-            print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _fail(role, str(error), as_json)
+    except _OF_FILES as error:
+        if error.filename is None:
+            raise
+        _fail(role, f"{error.filename}: {error.strerror}", as_json)
+
+
+def _fail(role: str, words: str, as_json: bool) -> NoReturn:
+    if as_json:
+        logging.getLogger(role).log(logging.ERROR, "%s", words)
+    else:
+        print(f"error: {words}", file=sys.stderr)
+    sys.exit(2)
 
 
 def parse_duration(text: str) -> dt.timedelta:

@@ -5,6 +5,7 @@ import sys
 
 from app.cluster import connect
 from app.declaration import Declaration
+from app.types import UserError
 from app.workspace import Workspace
 from jobs.command import main
 
@@ -33,12 +34,18 @@ def monitor(declaration: Declaration, workspace: Workspace, arguments: argparse.
 
 
 def verify(declaration: Declaration, workspace: Workspace) -> None:
-    """Make every decision again from journal and ledger; exit with 1 where one differs."""
+    """Make every decision again from journal and ledger; exit with 1 where one differs.
+
+    Raises UserError where there is none: a workspace that was mistyped must not pass for one that is right.
+    """
     from app.decisions.actor import furnish
     from app.decisions.recompute import recompute
 
     rooms = furnish(declaration, workspace, webhook=None)
     entries = rooms.ledger.entries()
+    if not entries:
+        name = declaration.spec.name
+        raise UserError(f"{workspace.uri(name, 'ledger')} has no entries: no service {name!r} was ever put up there")
     differences = list(recompute(rooms.spec, rooms.journal.steps(), rooms.monitor(None), entries))
     for difference in differences:
         print(difference)

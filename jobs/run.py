@@ -68,6 +68,8 @@ def run(declaration: Declaration, workspace: Workspace, arguments: argparse.Name
     write_bytes(path, json.dumps(report, indent=2).encode())
     _tell(report)
     print(f"report: {path}")
+    if client.failed:
+        raise UserError(f"{client.failed} of {client.sent} requests failed; see above")
 
 
 def _settle(client: Client, labels: int) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 import argparse
 import importlib
 import os
+import re
 import runpy
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,17 +26,43 @@ def job(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
 
 
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that runs a job in this process; it returns its exit code and what it said."""
+
+    def run(name: str, *arguments: str) -> tuple[int, str, str]:
+        path = str(ROOT / "jobs" / f"{name}.py")
+        monkeypatch.setattr(sys, "argv", [path, *arguments])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(path, run_name="__main__")
+        return int(end.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
 @pytest.mark.parametrize("name", JOBS)
-def test_every_job_explains_itself(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = str(ROOT / "jobs" / f"{name}.py")
-    monkeypatch.setattr(sys, "argv", [path, "--help"])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(path, run_name="__main__")
-    assert ended.value.code in (None, 0)
-    assert f"usage: python -m jobs.{name}" in (told := capsys.readouterr().out)
+def test_every_job_explains_itself(name: str, ended: Callable[..., tuple[int, str, str]]) -> None:
+    code, told, _ = ended(name, "--help")
+    assert code == 0
+    assert f"usage: python -m jobs.{name}" in told
     assert "declaration" in told
+
+
+def test_a_place_where_something_else_is_is_told_in_one_line(
+    ended: Callable[..., tuple[int, str, str]], declaration: Declaration, tmp_path: Path
+) -> None:
+    (tmp_path / "rides").write_text("no folder")
+    code, _, told = ended("keys", str(declaration.path), "--workspace", str(tmp_path), "--add", "app")
+    assert code == 2
+    assert re.fullmatch(rf"error: {tmp_path}/rides\S*: (Not a directory|File exists)\n", told)
+
+
+def test_decisions_that_never_were_are_not_called_right(
+    ended: Callable[..., tuple[int, str, str]], declaration: Declaration, tmp_path: Path
+) -> None:
+    code, _, told = ended("monitor", str(declaration.path), "--workspace", str(tmp_path), "--verify")
+    assert code == 2
+    assert f"{tmp_path}/rides/ledger has no entries: no service 'rides' was ever put up there" in told
 
 
 def test_a_mistake_in_the_declaration_is_one_clear_message_and_exit_code_2(tmp_path: Path) -> None:

@@ -43,7 +43,9 @@ def run(ray_session, spec_of, parts, plan, tmp_path):
     def made(watch=None, seconds=None, tune=None, model=None, **train):
         train = {"epochs": 4, "batch_size": 64, "learning_rate": 0.01, **train}
         spec = spec_of(
-            tune={"trials": 3, "space": OWN, "cpus_per_trial": 4, **(tune or {})}, model={**SMALL, **(model or {})}, train=train
+            tune={"trials": 3, "space": OWN, "cpus_per_trial": 4, **(tune or {})},
+            model={**SMALL, **(model or {})},
+            train=train,
         )
         record = Record(workspace.uri("x", "tune", "one"), "same")
         return search(parts, plan, spec, workspace, "one", record, watch or Nobody(), seconds)
