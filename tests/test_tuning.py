@@ -19,7 +19,12 @@ from app.workspace import Workspace
 
 pytestmark = pytest.mark.ray
 
-QUICK = ["tune.trials=3", "train.epochs=2", "model.trees.rounds=50", "tune.cpus_per_trial=2"]
+QUICK = [
+    "tune.trials=3",
+    "train.epochs=2",
+    "model.trees.rounds=50",
+    "tune.cpus_per_trial=4",
+]  # one process, which trials take in turn
 
 
 def declared(declaration: Declaration, *settings: str) -> Declaration:

@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -36,18 +36,18 @@ def workspace(place: Callable[..., str]) -> Workspace:
 
 
 @pytest.fixture
-def away(seaweed: Any, caplog: pytest.LogCaptureFixture) -> Callable[[Callable[[], object]], Any]:
-    """Return a function that kills the server, does something, and lets the server come back once that has failed."""
+def away(seaweed: Any, caplog: pytest.LogCaptureFixture) -> Callable[..., list[Any]]:
+    """Return a function that kills the server, does things at once, and lets the server come back when each has failed."""
 
-    def do(work: Callable[[], object]) -> object:
-        with ThreadPoolExecutor(1) as pool:
+    def do(*works: Callable[[], object]) -> list[object]:
+        with ThreadPoolExecutor(len(works)) as pool:
             seaweed.kill()
             try:
-                begun: Future[object] = pool.submit(work)
-                wait_for(lambda: "tried again" in caplog.text or begun.done())
+                begun = [pool.submit(work) for work in works]
+                wait_for(lambda: caplog.text.count("tried again") == len(works) or any(one.done() for one in begun))
             finally:
                 seaweed.start()
-            return begun.result()
+            return [one.result() for one in begun]
 
     return do
 
@@ -60,33 +60,29 @@ def wait_for(condition: Callable[[], bool]) -> None:
     raise AssertionError("it never came")
 
 
-def test_a_write_outlasts_a_server_that_is_killed_and_comes_back(
-    workspace: Workspace, away: Callable[..., Any], caplog: pytest.LogCaptureFixture
+def test_writes_and_a_commit_outlast_a_server_that_is_killed_and_comes_back(
+    workspace: Workspace, away: Callable[..., list[Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     write_bytes(workspace.uri("before"), b"1")
-
-    def work() -> None:
-        write_bytes(workspace.uri("whole"), b"2" * (6 << 20))
-        create_bytes(workspace.uri("created"), b"3")
-
-    away(work)
-    assert read_bytes(workspace.uri("before")) == b"1"  # what was acknowledged was kept
-    assert read_bytes(workspace.uri("whole")) == b"2" * (6 << 20)
-    assert read_bytes(workspace.uri("created")) == b"3"
-    told = [record for record in caplog.records if record.name == "app.workspace.store"]
-    assert [record.levelno for record in told] == [logging.WARNING] * 2
-    assert "cannot be reached: " in told[0].message
-    assert told[1].message.endswith("answers again")
-
-
-def test_a_committer_goes_on_when_the_store_does(workspace: Workspace, away: Callable[..., Any]) -> None:
     journal = Journal.open(workspace, "rides")
     for name in "abc":
         SegmentWriter(journal.folder, name).write("labels", TABLE)
-    step = away(journal.commit)
+
+    def write() -> None:
+        write_bytes(workspace.uri("whole"), b"2" * (6 << 20))
+        create_bytes(workspace.uri("created"), b"3")
+
+    _, step = away(write, journal.commit)
+    assert read_bytes(workspace.uri("before")) == b"1"  # what was acknowledged was kept
+    assert read_bytes(workspace.uri("whole")) == b"2" * (6 << 20)
+    assert read_bytes(workspace.uri("created")) == b"3"
     assert step.labels.num_rows == 150
     assert journal.commit() is None
     assert sum(step.labels.num_rows for step in Journal.open(workspace, "rides").steps()) == 150
+    told = [record for record in caplog.records if record.name == "app.workspace.store"]
+    assert {record.levelno for record in told} == {logging.WARNING}
+    assert sum("cannot be reached: " in record.message for record in told) == 2
+    assert sum(record.message.endswith("answers again") for record in told) == 2
 
 
 def test_patience_has_an_end(caplog: pytest.LogCaptureFixture, credentials: None) -> None:
