@@ -1,11 +1,15 @@
 """The serving benchmark tells the truth: right rows, right scores, failures shown, ratios round by round."""
 
+import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from pydantic import ValidationError
 
 from app.data.features import CategoryColumn, FeaturePlan, NumberColumn, TargetColumn
@@ -17,6 +21,7 @@ from benchmarks.serve.sample import draw, json_rows
 from benchmarks.serve.verify import bad_rows, verify
 from benchmarks.serve.work import Work, label, make_id, msgspec_row, pydantic_row
 
+ROOT = Path(__file__).parents[2]
 PLAN = FeaturePlan(
     number=(
         NumberColumn("distance", required=True, min=0, max=5000, quantiles=tuple(np.linspace(80, 4900, 257))),
@@ -175,3 +180,14 @@ def test_a_task_other_than_binary_is_refused(tmp_path):
     plan = FeaturePlan(PLAN.number, PLAN.category, TargetColumn("delay", "regression"))
     with pytest.raises(UserError, match="needs a binary bundle, found regression"):
         Work.open(untrained.write(tmp_path, plan, width=8))
+
+
+@pytest.mark.parametrize("peer", ["bentoml", "litserve", "uvicorn"])
+def test_a_peers_environment_has_all_that_its_work_imports(peer: str) -> None:
+    imported = "import sys, benchmarks.serve.work; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", imported], capture_output=True, text=True, check=True, cwd=ROOT)
+    distributions = metadata.packages_distributions()
+    loaded = {canonicalize_name(one) for name in done.stdout.split() for one in distributions.get(name, [])}
+    direct = {canonicalize_name(Requirement(line).name) for line in metadata.requires("evertrue") or []}
+    pinned = (ROOT / "benchmarks" / "serve" / f"requirements-{peer}.txt").read_text().split()
+    assert loaded & direct <= {canonicalize_name(Requirement(line).name) for line in pinned}
