@@ -107,9 +107,8 @@ def check_limits(column: pa.Array, name: str, feature: NumberFeature, faults: Fa
         faults.add(f"{name}: infinite", pc.is_inf(column))
         faults.add(f"{name}: beyond float32", pc.greater(pc.abs(column), LARGEST))
     if pa.types.is_integer(column.type) and (feature.min is not None or feature.max is not None):
-        column = column.cast(
-            pa.float64(), safe=False
-        )  # as the feature will be; Arrow compares no exact 64 bits with these
+        # As the feature will be: Arrow compares no exact 64 bits with a float.
+        column = column.cast(pa.float64(), safe=False)
     if feature.min is not None and low < feature.min:
         faults.add(f"{name}: below min {feature.min:g}", pc.less(column, feature.min))
     if feature.max is not None and high > feature.max:

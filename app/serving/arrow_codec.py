@@ -23,6 +23,8 @@ class ArrowCodec:
         self._fields = fields
         self._model = model
         self._threshold = threshold
+        declared = {column.name: column.values for column in fields.plan.category}
+        self._values = {name: pa.array(values) for name, values in declared.items() if values is not None}
 
     def decode(self, body: bytes) -> Batch:
         """Decode and check a stream whose columns are the features (and, if sent, id, key and time).
@@ -82,7 +84,7 @@ class ArrowCodec:
             if pa.types.is_null(kind) and values.null_count == len(values):
                 return
             raise self._fields.wrong_type(column.name, str(kind), str(kind))
-        allowed = None if column.values is None else pa.array(column.values)
+        allowed = self._values.get(column.name)
         start = 0
         for chunk in values.chunks:
             named = pa.types.is_dictionary(chunk.type)

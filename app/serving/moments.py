@@ -23,6 +23,7 @@ LOWEST = -62_135_596_800_000
 """The first moment of the year 1."""
 HIGHEST = 253_402_300_799_999
 """The last moment of the year 9999."""
+_TOO_HIGH = pa.scalar(HIGHEST + 1, pa.uint64())  # stands for all that is: an int64 need not hold it
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND = dt.timedelta(milliseconds=1)
@@ -75,12 +76,10 @@ def read_column(sent: pa.ChunkedArray, zone: ZoneInfo) -> Moments | None:
     if sent.null_count == len(sent):
         return None
     if pa.types.is_integer(sent.type):
-        most = pa.scalar(
-            HIGHEST + 1, pa.uint64()
-        )  # what an int64 cannot hold is refused below, with all that is too high
-        whole = (pc.min_element_wise(sent, most, skip_nulls=False) if pa.types.is_uint64(kind) else sent).cast(
-            pa.int64()
-        )
+        if pa.types.is_uint64(kind):
+            whole = pc.min_element_wise(sent, _TOO_HIGH, skip_nulls=False).cast(pa.int64())
+        else:
+            whole = sent.cast(pa.int64())
     else:
         try:
             whole = to_moments(sent, zone.key).cast(pa.int64())
