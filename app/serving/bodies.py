@@ -5,6 +5,7 @@ import json
 
 from app.serving.asgi import Receive, Scope
 from app.serving.problems import Problem
+from app.serving.within import within
 
 INLINE_BYTES = 65_536
 """Bodies up to this size are decoded on the event loop; larger ones on a thread."""
@@ -82,32 +83,36 @@ async def read_body(receive: Receive, length: int | None, limit: int, held: Held
     """Return a body of at most `limit` bytes, which `held` has room for.
 
     Raises Problem: 413 for a larger one, as soon as that is known; 429 where there is no room for it; 408 when it takes
-    too long; 400 when the client leaves.
+    too long, its first piece too: a client may send its headers and no more; 400 when the client leaves.
     """
-    too_large = Problem(413, "body-too-large", f"the body is larger than the {limit} bytes allowed")
     if length is not None and length > limit:
-        raise too_large
-    pieces: list[bytes] = []
-    size, more = 0, True
+        raise _too_large(limit)
     held.grow(length or 0)
+    pieces: list[bytes] = []
     try:
-        async with asyncio.timeout(
-            BODY_TIMEOUT
-        ):  # of the first piece, too: a client may send its headers and no more
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Problem(400, "disconnected", "the client went away before its body was whole")
-                pieces.append(message.get("body", b""))
-                size += len(pieces[-1])
-                if size > limit:
-                    raise too_large
-                held.grow(size)  # nobody need tell before how long it is
-                more = message.get("more_body", False)
+        await within(BODY_TIMEOUT, _gather(pieces, receive, limit, held))
     except TimeoutError:
-        detail = f"the body was not whole after {BODY_TIMEOUT:g} s; {size} bytes had come"
+        detail = f"the body was not whole after {BODY_TIMEOUT:g} s; {sum(map(len, pieces))} bytes had come"
         raise Problem(408, "slow-body", detail) from None
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def _gather(pieces: list[bytes], receive: Receive, limit: int, held: Held) -> None:
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Problem(400, "disconnected", "the client went away before its body was whole")
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        if size > limit:
+            raise _too_large(limit)
+        held.grow(size)  # nobody need tell before how long it is
+        more = message.get("more_body", False)
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(413, "body-too-large", f"the body is larger than the {limit} bytes allowed")
 
 
 def value_at(body: bytes, *place: str | int) -> object:

@@ -128,9 +128,15 @@ class Recorder:
         self.flush()  # what came after the last look, before the end
 
     def flush(self) -> None:
-        """Write all that waits. Called by the thread alone."""
+        """Write all that waits by now. Called by the thread alone.
+
+        What comes meanwhile waits for the next flush: under load there is always some, and a segment for each few rows
+        would take more of the interpreter than the requests do.
+        """
+        left = len(self._waiting)
         while True:
             waiting = self._take()
+            left -= len(waiting)
             promises = [one.promise for one in waiting if one.promise is not None]
             try:
                 tables = self._tables([one.answered for one in waiting])
@@ -140,7 +146,7 @@ class Recorder:
                 _settle(promises, JournalError("the rows cannot be put down"))
                 tables, promises = [], []
             self._send(tables, promises)
-            if not self._waiting:
+            if left <= 0 or not self._waiting:
                 return
 
     def _take(self) -> list[_Waiting]:

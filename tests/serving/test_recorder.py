@@ -142,6 +142,31 @@ def test_a_full_disk_holds_up_nobody_and_rows_are_written_when_there_is_room_aga
     assert here.count("evertrue_journal_dropped_rows_total") == 0
 
 
+def test_rows_that_come_while_rows_are_written_wait_for_the_next_flush(
+    room: Any, version: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "ROWS_AT_ONCE", 2)
+    here = room()
+    here.stand(version("1"))
+    names, write = iter("defghi"), here.recorder._write
+
+    def write_slowly(*what: Any) -> None:
+        write(*what)
+        if (name := next(names, None)) is not None:  # under load there is always one more
+            here.predict(ROW | {"ride": name})
+
+    here.recorder._write = write_slowly
+    for name in "abc":
+        here.predict(ROW | {"ride": name})
+    here.recorder.flush()
+    segments = [table["id"].to_pylist() for stream, table in here.kept.tables if stream == "predictions"]
+    assert segments == [["a", "b"], ["c", "d"]]  # what waited at first, in pieces of so many rows
+    while next(names, None) is not None:
+        pass
+    here.recorder.flush()
+    assert [row["id"] for row in here.kept.rows("predictions")] == [*"abcdefg"]
+
+
 def test_beyond_its_bounds_the_oldest_rows_are_dropped_and_counted(
     room: Any, version: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
