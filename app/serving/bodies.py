@@ -1,6 +1,5 @@
 """How is a request's body read? Whole, within its limit of bytes and of time."""
 
-import asyncio
 import json
 
 from app.serving.asgi import Receive, Scope
