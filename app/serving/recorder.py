@@ -139,12 +139,14 @@ class Recorder:
             left -= len(waiting)
             promises = [one.promise for one in waiting if one.promise is not None]
             try:
-                tables = self._tables([one.answered for one in waiting])
+                tables = self._tables(waiting)
             except Exception:  # the thread has to outlive a row that it cannot put down
                 log.exception("journal: %d requests cannot be put down", len(waiting))
                 self._give_up(sum(one.answered.rows for one in waiting))
                 _settle(promises, JournalError("the rows cannot be put down"))
                 tables, promises = [], []
+            while waiting:  # one by one: thousands at once would hold up the event loop until all are freed
+                waiting.pop()
             self._send(tables, promises)
             if left <= 0 or not self._waiting:
                 return
@@ -161,9 +163,10 @@ class Recorder:
         if rows:
             self._dropped(rows)
 
-    def _tables(self, answered: list[Answered]) -> list[tuple[Stream, pa.Table]]:
+    def _tables(self, waiting: list[_Waiting]) -> list[tuple[Stream, pa.Table]]:
         tables: list[tuple[Stream, pa.Table]] = []
         profiles = Profiles()
+        answered = [one.answered for one in waiting]
         for (_, challenger), some in itertools.groupby(answered, key=lambda one: (one.champion, one.challenger)):
             gathered = Gathered(list(some))
             version = shadow = None
