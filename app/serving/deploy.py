@@ -34,6 +34,7 @@ from app.serving.interpreter import prepare
 from app.serving.keyring import Keyring
 from app.serving.listener import address, check, connection
 from app.serving.loaded import Loaded, Standing
+from app.serving.looking import Looking
 from app.serving.recorder import Recorder
 from app.serving.requests import facts
 from app.serving.traced import Traced
@@ -89,7 +90,7 @@ class Service:
         self._recorder = Recorder(self._spec.journal, write, replica, dropped)
         self._follower = Follower(join(folder, FILE), self._load, take, fault)
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
-        self._following: list[Follower | Keyring] = [self._follower]
+        self._following: list[Looking] = [self._follower]
         guard = None
         if self._spec.serve.needs_keys:
             keyring = Keyring(join(folder, keys.FILE))

@@ -5,25 +5,23 @@ again now and then. A version that changes its place, as a challenger that becom
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Hashable
 
 from app.lineup import Answering, Lineup, read_lineup
 from app.serving.interpreter import settle
 from app.serving.loaded import Loaded, Standing
+from app.serving.looking import Looking
 from app.types import UserError
 from app.workspace import PROMPT, mark
 
 log = logging.getLogger(__name__)
 
-SECONDS = 0.5
-"""Time between two looks."""
 RETRY_SECONDS = 30.0
 """Time until a version that could not be loaded is tried again."""
 
 
-class Follower:
+class Follower(Looking):
     """Follows the line-up at `uri`.
 
     `load` loads a version; `take` is given who answers from now on; `fault` hears of what cannot be followed, with the
@@ -37,6 +35,7 @@ class Follower:
         take: Callable[[Standing], None],
         fault: Callable[[str | None], None],
     ) -> None:
+        super().__init__("lineup", "the versions that answer go on")
         self._uri = uri
         self._load = load
         self._take = take
@@ -45,9 +44,6 @@ class Follower:
         self._lineup: Lineup | None = None
         self._seen: Hashable = None
         self._retry: float | None = None
-        self._said = ""
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="lineup", daemon=True)
 
     def first(self) -> Standing:
         """Return who answers first. Raises UserError when there is no line-up, and when its champion cannot be loaded."""
@@ -56,38 +52,20 @@ class Follower:
             raise UserError(f"{self._uri} is not there: deploy a version first")
         return self._follow(lineup)
 
-    def start(self) -> None:
-        """Start to follow, on a thread."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Follow no more; blocks until the thread has ended."""
-        self._end.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._end.wait(SECONDS):
-            self.look()
-
-    def look(self) -> None:
-        """Follow the line-up if it has changed since the last look."""
+    def _look(self) -> None:
         due = self._retry is not None and time.monotonic() >= self._retry
-        try:
-            signature = mark(self._uri, PROMPT)
-            if signature is not None and signature == self._seen and not due:
-                return
-            lineup = read_lineup(self._uri)
-            self._seen = signature
-            if lineup is not None and (due or lineup != self._lineup):
-                self._take(self._follow(lineup))
-                settle()
-            self._said = ""
-        except (UserError, OSError) as error:
-            if str(error) != self._said:  # once, not twice a second
-                log.warning("%s; the versions that answer go on", error)
-            self._said = str(error)
-            self._retry = time.monotonic() + RETRY_SECONDS
-            self._fault(None)
+        signature = mark(self._uri, PROMPT)
+        if signature is not None and signature == self._seen and not due:
+            return
+        lineup = read_lineup(self._uri)
+        self._seen = signature
+        if lineup is not None and (due or lineup != self._lineup):
+            self._take(self._follow(lineup))
+            settle()
+
+    def _fail(self) -> None:
+        self._retry = time.monotonic() + RETRY_SECONDS
+        self._fault(None)
 
     def _follow(self, lineup: Lineup) -> Standing:
         champion = self._version(lineup.champion)

@@ -3,20 +3,13 @@
 While the file cannot be read, or is none, the keys last read stay good; where it is gone, no key is.
 """
 
-import logging
-import threading
 from collections.abc import Hashable
 from dataclasses import dataclass
 
 from app.keys import Key, Scope, read_keys
+from app.serving.looking import Looking
 from app.serving.rate import Bucket
-from app.types import UserError
 from app.workspace import PROMPT, mark
-
-log = logging.getLogger(__name__)
-
-SECONDS = 0.5
-"""Time between two looks."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +33,13 @@ class Known:
         return Known(bytes.fromhex(key.sha256), frozenset(key.scopes), expires, bucket)
 
 
-class Keyring:
+class Keyring(Looking):
     """Follows the keys at `uri`; `known` are those of the last look."""
 
     def __init__(self, uri: str) -> None:
+        super().__init__("keys", "the keys last read stay good")
         self._uri = uri
         self._seen: Hashable = None
-        self._said = ""
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="keys", daemon=True)
         self.known: tuple[Known, ...] = ()
 
     def first(self) -> None:
@@ -57,31 +48,14 @@ class Keyring:
         self._take(read_keys(self._uri))
         self._seen = seen
 
-    def start(self) -> None:
-        """Start to follow, on a thread."""
-        self._thread.start()
+    def _look(self) -> None:
+        seen = mark(self._uri, PROMPT)
+        if seen != self._seen:
+            self._take(read_keys(self._uri, PROMPT))
+            self._seen = seen
 
-    def close(self) -> None:
-        """Follow no more; blocks until the thread has ended."""
-        self._end.set()
-        self._thread.join()
-
-    def look(self) -> None:
-        """Take the file's keys if it has changed since the last look."""
-        try:
-            seen = mark(self._uri, PROMPT)
-            if seen != self._seen:
-                self._take(read_keys(self._uri, PROMPT))
-                self._seen = seen
-            self._said = ""
-        except (UserError, OSError) as error:
-            if str(error) != self._said:  # once, not twice a second
-                log.warning("%s; the keys last read stay good", error)
-            self._said = str(error)
-
-    def _run(self) -> None:
-        while not self._end.wait(SECONDS):
-            self.look()
+    def _fail(self) -> None:
+        """Keep the keys last read."""
 
     def _take(self, keys: tuple[Key, ...]) -> None:
         before = {known.digest: known for known in self.known}

@@ -6,6 +6,7 @@ import pytest
 
 from app.keys import add_key, read_keys, revoke_key
 from app.serving import keyring as following
+from app.serving import looking
 from app.serving.keyring import Keyring
 from app.types import UserError
 
@@ -76,7 +77,7 @@ def test_a_replica_does_not_start_with_keys_it_cannot_read(uri: str) -> None:
 
 
 def test_its_thread_follows_until_it_is_closed(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "SECONDS", 0.001)
+    monkeypatch.setattr(looking, "SECONDS", 0.001)
     keyring = Keyring(uri)
     keyring.first()
     keyring.start()
