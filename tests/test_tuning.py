@@ -19,12 +19,8 @@ from app.workspace import Workspace
 
 pytestmark = pytest.mark.ray
 
-QUICK = [
-    "tune.trials=3",
-    "train.epochs=2",
-    "model.trees.rounds=50",
-    "tune.cpus_per_trial=4",
-]  # one process, which trials take in turn
+# As many CPUs a trial as there are: one process, which trials take in turn.
+QUICK = ["tune.trials=3", "train.epochs=2", "model.trees.rounds=50", "tune.cpus_per_trial=4"]
 
 
 def declared(declaration: Declaration, *settings: str) -> Declaration:

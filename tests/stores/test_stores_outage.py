@@ -81,6 +81,7 @@ def test_writes_and_a_commit_outlast_a_server_that_is_killed_and_comes_back(
     assert sum(step.labels.num_rows for step in Journal.open(workspace, "rides").steps()) == 150
     told = [record for record in caplog.records if record.name == "app.workspace.store"]
     assert {record.levelno for record in told} == {logging.WARNING}
+    assert "cannot be reached: " in told[0].message
     away_and_back = [sum(words in record.message for record in told) for words in ("tried again", "answers again")]
     # Two at least: a server that comes back may answer one request and not yet the next.
     assert away_and_back[0] == away_and_back[1] >= 2
