@@ -147,7 +147,8 @@ class StreamLoader:
     Every row has a target, as `app.data.encode.dataset` gives them.
 
     Blocks come in the order in which they were read and rows are shuffled within a window of 16 steps, so two
-    runs agree in quality, not bit for bit. Ray cuts the shards equally long: every rank takes the same steps.
+    runs agree in quality, not bit for bit. Ray cuts the shards equally long: every rank takes the same steps, and
+    the short one last.
     """
 
     def __init__(
@@ -176,7 +177,7 @@ class StreamLoader:
             batch_size=batch_size,
             local_shuffle_buffer_size=window,
             local_shuffle_seed=seed,
-            prefetch_batches=2,
+            prefetch_batches=1,  # more are formatted by as many threads, and arrive in any order
             device=str(self._ranks.device),
         )
         for batch in batches:
