@@ -14,7 +14,7 @@ from benchmarks.hosts.site import Site, rides, started_site
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Start the hosts and Ray on them."""
     if not machines.allowed():
-        pytest.skip("namespaces, which take the place of hosts, need root")
+        pytest.skip(f"namespaces, which take the place of hosts, need root, or: {machines.WITHOUT_ROOT} <command>")
     folder = tmp_path_factory.mktemp("hosts")
     with machines.Network(folder) as network:
         yield started_site(folder, network, str(folder / "workspace"))
