@@ -98,7 +98,7 @@ def test_patience_has_an_end(
     workspace = Workspace("s3://b/w?endpoint_override=127.0.0.1:1&scheme=http")
     with pytest.raises(ConnectionError, match=r"127\.0\.0\.1:1, asked for s3://b/w/x, cannot be reached"):
         write_bytes(workspace.uri("x"), b"1", patience=9)
-    assert 1 < len(waits)
+    assert len(waits) > 1
     assert sum(waits) <= 9
     assert [line.name for line in caplog.records].count("app.workspace.store") == 1
 
