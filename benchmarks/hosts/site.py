@@ -62,7 +62,7 @@ class Job:
     def ended(self) -> bool:
         return self._process.poll() is not None
 
-    def until(self, words: str, seconds: float = 90) -> None:
+    def until(self, words: str, seconds: float = 180) -> None:
         """Wait until the log has these words, which come before the job has ended."""
         end = time.monotonic() + seconds
         while words not in self.said:
@@ -70,7 +70,7 @@ class Job:
             assert time.monotonic() < end, self.said
             time.sleep(0.05)
 
-    def result(self, seconds: float = 150) -> str:
+    def result(self, seconds: float = 300) -> str:
         """Wait for the end, which is a good one; return the log."""
         assert self._process.wait(seconds) == 0, self.said
         return self.said

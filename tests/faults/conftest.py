@@ -77,7 +77,7 @@ class Load:
     def until(self, rows: int) -> None:
         """Wait until so many more rows have been answered."""
         enough = len(self.answers) + rows
-        self._wait_for(lambda: len(self.answers) >= enough or self.failures)
+        self._wait_for(lambda: len(self.answers) >= enough or self.failures, 120)
 
     @property
     def versions(self) -> set[str]:
@@ -88,7 +88,7 @@ class Load:
         return ride | {"ride": f"row{number}", "at": START + number * A_ROW}
 
     def _repeat(self, work: Callable[[http.client.HTTPConnection], None], pause: float) -> None:
-        connection = http.client.HTTPConnection(self._address, timeout=30)
+        connection = http.client.HTTPConnection(self._address, timeout=120)  # until both replicas are there again
         while not self._end.wait(pause):
             work(connection)
         connection.close()
@@ -180,6 +180,17 @@ class Service:
     def replicas(self) -> set[int]:
         return replicas() - self.others
 
+    def whole(self) -> set[int]:
+        """Wait until both replicas are up and answer; return their process ids."""
+        from ray import serve
+
+        def both() -> set[int] | None:
+            states = serve.status().applications["faults"].deployments["Service"].replica_states
+            found = self.replicas()
+            return found if states.get("RUNNING") == len(found) == 2 else None
+
+        return set(self.wait_for(both, 120))
+
     def give(self, version: str, bundle: str) -> Entry:
         """Write down that a retraining gave a version that passed the gate, as the actor does."""
         known = open_bundle(self.bundle).data["trained_until"]
@@ -252,6 +263,10 @@ def service(
             "rollout.shadow_rows=0",
             "rollout.stages=[0.5,1.0]",
             "rollout.stage_rows=100",
+            # A machine that stands still for a moment is no fault of a challenger's: what these tests spoil is far worse.
+            "rollout.max_errors=0.5",
+            "rollout.max_slowdown=6",
+            "gate.max_latency=5s",
         ],
     )
     workspace = Workspace.open(str(tmp_path_factory.mktemp("faults")))

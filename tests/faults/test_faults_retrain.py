@@ -21,7 +21,7 @@ from app.pipeline import TrainedVersion
 from app.registry import Registry
 from app.workspace import Workspace
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]  # two jobs, one after the other
 
 START = 1_709_251_200_000  # 2024-03-01, after the last row that trained
 A_ROW = 1_000_000  # ms
@@ -77,12 +77,12 @@ def test_a_killed_job_is_tried_again_and_gives_one_version(service, wait_for, tm
     rows = Path(workspace.uri("killed", "retrain", "d1", "rows.parquet"))
     logs = [tmp_path / "1.log", tmp_path / "2.log"]
     job = begin(declaration, workspace, 1, logs[0])
-    wait_for(rows.exists)
+    wait_for(rows.exists, 120)
     job.kill()
     assert job.wait() == -signal.SIGKILL
     assert read_outcome(workspace, "killed", "d1") is None
 
-    assert begin(declaration, workspace, 2, logs[1]).wait(120) == 0
+    assert begin(declaration, workspace, 2, logs[1]).wait(300) == 0
     assert [EXPORTED in log.read_text() for log in logs] == [True, False]  # the very rows of the attempt before
     assert not rows.exists()
     outcome = read_outcome(workspace, "killed", "d1")

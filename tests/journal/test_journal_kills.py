@@ -91,6 +91,34 @@ def test_a_committer_that_slept_through_a_merge_does_not_take_a_number_again(
     assert [step.number for step in slow.steps()] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("most_rows", [0, 30, 500_000])
+def test_a_committer_whose_step_is_merged_before_it_looks_knows_it_and_leaves_its_rows(
+    most_rows, folder, writer, predictions, monkeypatch
+):
+    monkeypatch.setattr(steps, "MOST_MERGED_ROWS", most_rows)
+    slow, quick = Journal(folder), Journal(folder)
+    create, made = manifests.create_bytes, []
+
+    def sleep(uri, data):
+        create(uri, data)
+        monkeypatch.setattr(manifests, "create_bytes", create)
+        for start in range(10, 60, 10):  # meanwhile
+            writer.write("predictions", predictions(start, start + 10))
+            made.append(quick.commit())
+        quick.compact()
+
+    monkeypatch.setattr(manifests, "create_bytes", sleep)
+    writer.write("predictions", predictions(0, 10))
+    made.insert(0, slow.commit())
+    assert [step.number for step in made] == [1, 2, 3, 4, 5, 6]
+    for journal in (slow, quick, Journal(folder)):
+        assert all(map(same, made, journal.steps()))
+        assert journal.predictions().equals(predictions(0, 60))
+    assert slow.commit() is None
+    assert len(files(folder)) == {0: 6 + 2, 30: 3 + 2, 500_000: 2 + 2}[most_rows]
+
+
 def test_a_segment_that_outlived_its_commit_does_not_come_back_when_the_step_is_forgotten(
     folder, journal, predictions, disk
 ):

@@ -18,9 +18,11 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from app.cluster import free_ports
+
 CLUSTER = Path(__file__).parents[2] / "cluster"
 RULES = ("rules.yml", "alerts.yml")
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class Query(NamedTuple):
@@ -39,17 +41,6 @@ def wait_for(what: Callable[[], Any], seconds: float = PATIENCE) -> Any:
         assert time.monotonic() < end, f"it never came: {found!r}"
         time.sleep(0.05)  # between looks at a condition
     return found
-
-
-def free_ports(number: int) -> list[int]:
-    """Return ports nobody listens on."""
-    import socket
-
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 @contextmanager
@@ -71,7 +62,7 @@ def running(command: list[str], log: Path, ready: str) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 def need(*tools: str) -> str:
@@ -93,7 +84,7 @@ class Watching:
         """Ask Prometheus' API; a refused query is a failure with its reason."""
         address = f"http://127.0.0.1:{self._prometheus}/api/v1/{path}?{urllib.parse.urlencode(query)}"
         try:
-            with urllib.request.urlopen(address, timeout=10) as answer:
+            with urllib.request.urlopen(address, timeout=30) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             pytest.fail(f"{query}: {error.read().decode()}")
@@ -212,9 +203,12 @@ def names_in(expr: str) -> set[str]:
 
 
 def all_have(watching: Watching, expressions: list[str], seconds: float = PATIENCE) -> None:
-    """Wait until every one of these expressions gives numbers; fail with those that do not."""
-    end = time.monotonic() + seconds
-    while missing := [expr for expr in expressions if not watching.has(expr)]:
+    """Wait until every one of these expressions has given numbers; fail with those that did not.
+
+    One that has is not asked again: a look at the targets that is too late, and all figures are gone until the next.
+    """
+    end, missing = time.monotonic() + seconds, expressions
+    while missing := [expr for expr in missing if not watching.has(expr)]:
         assert time.monotonic() < end, f"no figures: {missing}"
         time.sleep(0.05)  # between looks at a condition
 

@@ -81,8 +81,8 @@ def watched(
 
 
 def test_every_node_is_scraped(watched: Any, harness: Any) -> None:
-    harness.wait_for(lambda: watched.has('up{job="ray"} == 1'), RAYS_PATIENCE)
-    assert not watched.ask('up{job="ray"} == 0')
+    # All at one time: one look of many may be too late.
+    harness.wait_for(lambda: watched.has('min(up{job="ray"}) == 1'), RAYS_PATIENCE)
 
 
 def test_every_panel_of_a_healthy_service_shows_its_figures(watched: Any, harness: Any) -> None:
@@ -108,11 +108,13 @@ def test_every_rule_is_healthy(watched: Any, harness: Any) -> None:
 
 
 def test_figures_say_what_happened(watched: Any, harness: Any) -> None:
-    assert watched.ask('max(ray_evertrue_champion_version{model="watched"})')[0]["value"][1] == "1"
-    [errors] = watched.ask('evertrue:errors:ratio5m{model="watched"}')
-    assert float(errors["value"][1]) == 0
-    [silence] = watched.ask('evertrue:loop:silence_seconds{model="watched"}')
-    assert float(silence["value"][1]) < 60
+    def one(expr: str) -> float:
+        [found] = harness.wait_for(lambda: watched.ask(expr), RAYS_PATIENCE)
+        return float(found["value"][1])
+
+    assert one('max(ray_evertrue_champion_version{model="watched"})') == 1
+    assert one('evertrue:errors:ratio5m{model="watched"}') == 0
+    assert one('evertrue:loop:silence_seconds{model="watched"}') < 60
     joined = 'max(ray_evertrue_labels{model="watched", outcome="joined"}) > 0'
     harness.wait_for(lambda: watched.has(joined), RAYS_PATIENCE)
     assert not watched.firing("EvertrueNotReady", model="watched")
@@ -137,6 +139,6 @@ def test_what_a_short_job_counts_at_its_end_is_not_lost(watched: Any, harness: A
         "from app.telemetry import JobMetrics; JobMetrics('brief').judged(False)"
     )
     address = ray.get_runtime_context().gcs_address
-    subprocess.run([sys.executable, "-c", program, address], check=True, timeout=120, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", program, address], check=True, timeout=240, cwd=Path(__file__).parents[2])
     counted = 'ray_evertrue_gate_verdicts_total{model="brief", verdict="fail"} == 1'
     harness.wait_for(lambda: watched.has(counted), RAYS_PATIENCE)

@@ -153,7 +153,8 @@ def test_every_panel_shows_its_figures(watched: Any, harness: Any) -> None:
 
 
 def test_every_rule_is_healthy_and_every_recorded_series_is_there(watched: Any, harness: Any) -> None:
-    rules = harness.wait_for(lambda: [one for one in watched.rules() if one["health"] != "unknown"])
+    harness.wait_for(lambda: all(one["health"] != "unknown" for one in watched.rules()))
+    rules = watched.rules()
     assert len(rules) > 30
     assert [(one["name"], one.get("lastError")) for one in rules if one["health"] != "ok"] == []
     wanted = [one["name"] for one in rules if one["type"] == "recording"]

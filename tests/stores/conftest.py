@@ -75,7 +75,9 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave in the environment what the servers take, and nothing else of a cloud's."""
+    """Leave in the environment what the servers take, and nothing else of a cloud's; and have patience with them."""
+    for where in ("app.workspace.root", "app.journal.writer"):
+        monkeypatch.setattr(f"{where}.PROMPT", 60.0)
     for name in list(os.environ):
         if name.startswith(CLOUD_VARIABLES):
             monkeypatch.delenv(name)

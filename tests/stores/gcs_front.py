@@ -128,4 +128,10 @@ class Front(BaseHTTPRequestHandler):
         return bucket, unquote(key)
 
 
-ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Front).serve_forever()
+class Server(ThreadingHTTPServer):
+    """Lets more clients wait to be let in than come at once: one turned away tries again a second later."""
+
+    request_queue_size = 128
+
+
+Server(("127.0.0.1", int(sys.argv[1])), Front).serve_forever()

@@ -168,7 +168,7 @@ def test_a_reader_never_sees_half_a_file(workspace: Workspace) -> None:
 
     def read() -> int:
         count = 0
-        while not done.is_set():
+        while count == 0 or not done.is_set():
             assert read_bytes(uri) in contents
             count += 1
         return count
