@@ -1,5 +1,6 @@
 """One Ray cluster for the whole session of tests: its own folder, ports and token, on loopback."""
 
+import contextlib
 import datetime as dt
 import logging
 import os
@@ -27,17 +28,22 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from app.cluster import free_ports, settings
 from app.declaration import Declaration, read
 from app.spec import Tls
+from app.telemetry import traces
 from app.workspace import Workspace
 
 if TYPE_CHECKING:
     from app.pipeline import TrainedVersion
 
 _STATE = Path(tempfile.mkdtemp(prefix="evt-"))
+_GIVEN: set[int] = set()
+"""Ports that somebody here means to use."""
 
 
 def pytest_configure() -> None:
     """Set Ray's environment before anything imports Ray: it is read at import."""
-    os.environ.update(settings(_STATE, local=True))
+    chosen = settings(_STATE, local=True)
+    _GIVEN.update(int(value) for name, value in chosen.items() if name.endswith("_PORT"))
+    os.environ.update(chosen)
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # as when activated
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -81,9 +87,17 @@ def ray_session() -> Iterator[str]:
 
 
 def free_port() -> int:
-    """Return a port nobody listens on, and no process is given by chance until it is used."""
-    [port] = free_ports(1)
+    """Return a port nobody listens on, and no process is given by chance until it is used, nor anybody else here."""
+    while (port := free_ports(1)[0]) in _GIVEN:
+        pass
+    _GIVEN.add(port)
     return port
+
+
+@pytest.fixture
+def port() -> int:
+    """Return such a port."""
+    return free_port()
 
 
 @pytest.fixture(scope="session")
@@ -98,6 +112,23 @@ def wait_for() -> Callable[..., object]:
         return found
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def haproxy_listens() -> Callable[[], set[tuple[str, int]]]:
+    """Return a function that says at which addresses and ports this user's HAProxies listen."""
+    import psutil
+
+    def look() -> set[tuple[str, int]]:
+        found: set[tuple[str, int]] = set()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                if process.name() == "haproxy" and process.uids().real == os.getuid():
+                    connections = process.net_connections("tcp")
+                    found |= {tuple(one.laddr) for one in connections if one.status == psutil.CONN_LISTEN}
+        return found
+
+    return look
 
 
 @pytest.fixture(scope="session")
@@ -222,10 +253,15 @@ def attributes(several: Iterator) -> dict[str, object]:
 
 @pytest.fixture(autouse=True)
 def opentelemetry_as_it_was() -> Iterator[None]:
-    """Leave OpenTelemetry's logger as it was found: pytest listens to one that does not propagate, in every later test."""
+    """Leave OpenTelemetry's logger as it was found: pytest listens to one that does not propagate, in every later test.
+
+    And what still sends is waited for: its lines would be found in a later test's log.
+    """
     theirs = logging.getLogger("opentelemetry")
     handlers, propagate = list(theirs.handlers), theirs.propagate
     yield
+    for thread in [one for one in threading.enumerate() if one.name == "traces"]:
+        thread.join()
     theirs.handlers, theirs.propagate = handlers, propagate
 
 
@@ -234,6 +270,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     """Run a collector that the environment names, and nothing else of OpenTelemetry."""
     for name in [name for name in os.environ if name.startswith("OTEL_") or name == "TRACEPARENT"]:
         monkeypatch.delenv(name)
+    monkeypatch.setattr(traces, "PATIENCE", 60)  # on a busy machine nothing is lost for that
     with Collector() as server:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.address)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
