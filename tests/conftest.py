@@ -1,5 +1,6 @@
 """One Ray cluster for the whole session of tests: its own folder, ports and token, on loopback."""
 
+import contextlib
 import datetime as dt
 import logging
 import os
@@ -29,6 +30,7 @@ from app import cluster
 from app.cluster import free_ports, settings
 from app.declaration import Declaration, read
 from app.spec import Tls
+from app.telemetry import traces
 from app.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -86,9 +88,15 @@ def ray_session() -> Iterator[str]:
 
 
 def free_port() -> int:
-    """Return a port nobody listens on, and no process is given by chance until it is used."""
+    """Return a port nobody listens on, and no process is given by chance until it is used, nor anybody else here."""
     [port] = free_ports(1)
     return port
+
+
+@pytest.fixture
+def port() -> int:
+    """Return such a port."""
+    return free_port()
 
 
 @pytest.fixture(scope="session")
@@ -103,6 +111,23 @@ def wait_for() -> Callable[..., object]:
         return found
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def haproxy_listens() -> Callable[[], set[tuple[str, int]]]:
+    """Return a function that says at which addresses and ports this user's HAProxies listen."""
+    import psutil
+
+    def look() -> set[tuple[str, int]]:
+        found: set[tuple[str, int]] = set()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                if process.name() == "haproxy" and process.uids().real == os.getuid():
+                    connections = process.net_connections("tcp")
+                    found |= {tuple(one.laddr) for one in connections if one.status == psutil.CONN_LISTEN}
+        return found
+
+    return look
 
 
 @pytest.fixture(scope="session")
@@ -227,10 +252,15 @@ def attributes(several: Iterator) -> dict[str, object]:
 
 @pytest.fixture(autouse=True)
 def opentelemetry_as_it_was() -> Iterator[None]:
-    """Leave OpenTelemetry's logger as it was found: pytest listens to one that does not propagate, in every later test."""
+    """Leave OpenTelemetry's logger as it was found: pytest listens to one that does not propagate, in every later test.
+
+    And what still sends is waited for: its lines would be found in a later test's log.
+    """
     theirs = logging.getLogger("opentelemetry")
     handlers, propagate = list(theirs.handlers), theirs.propagate
     yield
+    for thread in [one for one in threading.enumerate() if one.name == "traces"]:
+        thread.join()
     theirs.handlers, theirs.propagate = handlers, propagate
 
 
@@ -239,6 +269,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     """Run a collector that the environment names, and nothing else of OpenTelemetry."""
     for name in [name for name in os.environ if name.startswith("OTEL_") or name == "TRACEPARENT"]:
         monkeypatch.delenv(name)
+    monkeypatch.setattr(traces, "PATIENCE", 60)  # on a busy machine nothing is lost for that
     with Collector() as server:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.address)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))

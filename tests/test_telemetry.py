@@ -334,7 +334,7 @@ def test_ray_shows_the_figures_under_these_names(ray_session: None) -> None:
     deadline = time.monotonic() + 60
     while len(found) < 28 and time.monotonic() < deadline:
         time.sleep(0.25)  # between looks at a condition
-        page = urllib.request.urlopen(address, timeout=10).read().decode()
+        page = urllib.request.urlopen(address, timeout=60).read().decode()
         for family in text_string_to_metric_families(page):
             for sample in family.samples:
                 if sample.labels.get("model") == "telemetry-test":

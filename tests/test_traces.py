@@ -37,8 +37,9 @@ print(*[name for name in sys.modules if name.startswith("opentelemetry")])
 
 JOB = """
 import logging, sys
-from app.telemetry import spans
+from app.telemetry import spans, traces
 from jobs.command import main
+traces.PATIENCE = 60
 def work(*_):
     with spans.step("fit"):
         logging.getLogger("app.fit").info("fitting")

@@ -18,6 +18,7 @@ from app.declaration import Declaration
 from app.journal.rows import JournalError, Stream
 from app.lineup import Answering, Lineup
 from app.monitor.profile import fit
+from app.serving import canary
 from app.serving.arrow_codec import ArrowCodec
 from app.serving.asgi import ASGIApp
 from app.serving.codec import Fields
@@ -163,6 +164,12 @@ class Room:
         """Return a counter's value."""
         self.metrics.flush()
         return self.counted.values.get((name, "rides", *tags), 0)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no challenger come too late because the machine was busy: only a test of just that is in a hurry."""
+    monkeypatch.setattr(canary, "PATIENCE", 60)
 
 
 @pytest.fixture

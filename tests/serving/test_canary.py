@@ -128,6 +128,7 @@ def test_a_challenger_that_hangs_costs_its_first_rows_a_moment_and_the_next_noth
 
     here = room()
     here.stand(version("1"), version("2", hangs), 1.0)
+    monkeypatch.setattr(canary, "PATIENCE", 0.1)
     try:
         assert here.predict(ROW).json()["model"] == "rides/1"
         monkeypatch.setattr(canary, "PATIENCE", 60)  # who waited for the thread now would wait for long
@@ -149,9 +150,8 @@ def too_deep(features: Features) -> Scores:
 @pytest.mark.parametrize("score", [of_one_row, too_deep])
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_graph_that_gives_other_than_a_score_a_row_is_a_challenger_that_failed(
-    room: Any, version: Any, monkeypatch: pytest.MonkeyPatch, score: Any, share: float
+    room: Any, version: Any, score: Any, share: float
 ) -> None:
-    monkeypatch.setattr(canary, "PATIENCE", 10)  # a failure is known at once, and nobody waits for it
     here = room()
     here.stand(version("1"), version("2", score), share)
     for _ in range(2):
@@ -237,8 +237,11 @@ def test_a_shadow_is_never_heard_and_scores_a_bounded_number_of_rows(
     here.recorder.flush()
     shadows = [row["shadow_score"] for row in here.kept.rows("predictions")]
     assert shadows == [0.75] * 30 + [None] * 10
-    [profile] = [row for row in here.kept.rows("profiles") if row["role"] == "shadow"]
-    assert (profile["version"], profile["rows"], profile["calls"]) == ("2", 30, 15)
+    found = [
+        row for row in here.kept.rows("profiles") if row["role"] == "shadow"
+    ]  # two where an hour ended meanwhile
+    assert {row["version"] for row in found} == {"2"}
+    assert (sum(row["rows"] for row in found), sum(row["calls"] for row in found)) == (30, 15)
 
 
 def test_a_challenger_of_other_classes_does_not_stand_beside_the_champion(

@@ -91,14 +91,6 @@ def here(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     made.close()
 
 
-@pytest.fixture
-def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
-
-
 def ask(serving: Serve, here: Cluster) -> tuple[int, bytes]:
     """Ask until HAProxy is up."""
     while True:
@@ -108,7 +100,7 @@ def ask(serving: Serve, here: Cluster) -> tuple[int, bytes]:
             answer = asking.getresponse()
             content = answer.read()
             asking.close()
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, TimeoutError):
             assert here.haproxy is not None
             assert here.haproxy.poll() is None, here.haproxy.stderr and here.haproxy.stderr.read()
         else:
@@ -225,7 +217,7 @@ def test_replicas_listen_beyond_loopback_only_where_a_haproxy_vouches_for_their_
     ids=["would ask nobody", "asks for keys", "said aloud", "as the others"],
 )
 def test_a_service_said_to_be_on_loopback_is_not_left_open_by_a_cluster_that_answers_beyond_it(
-    monkeypatch: pytest.MonkeyPatch, declared: dict[str, str], good: bool
+    monkeypatch: pytest.MonkeyPatch, port: int, declared: dict[str, str], good: bool
 ) -> None:
     connect = socket.create_connection
 
@@ -236,8 +228,8 @@ def test_a_service_said_to_be_on_loopback_is_not_left_open_by_a_cluster_that_ans
     monkeypatch.setattr(front, "get_node_ip_address", lambda: "192.0.2.1")
     monkeypatch.setattr(socket, "create_connection", at_the_nodes_address)
     monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/node/bin/evertrue-haproxy")
-    with socket.create_server(("127.0.0.1", 0)) as haproxy:
-        serving = Serve.model_validate({"port": haproxy.getsockname()[1], **declared})
+    with socket.create_server(("127.0.0.1", port)):
+        serving = Serve.model_validate({"port": port, **declared})
         assert listen(serving, up=False)
         if good:
             assert listen(serving, up=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.keys import add_key, revoke_key
+from app.keys import add_key, read_keys, revoke_key
 from app.serving import guard as guarding
 from app.serving.guard import Guard
 from app.serving.keyring import Keyring
@@ -107,8 +107,10 @@ def test_a_key_is_good_for_its_scopes_alone(service: Service) -> None:
 
 def test_a_key_ends_when_it_expires_or_is_revoked(service: Service) -> None:
     brief, lasting = service.key("brief", "predict", expires=dt.timedelta(days=1)), service.key("long", "predict")
+    [end] = [known.expires for known in read_keys(service.uri) if known.expires is not None]
+    service.now = end.timestamp() - 1
     assert service.ask(PREDICT, **bearer(brief)).status_code == 200
-    service.now += 86_401
+    service.now = end.timestamp()
     assert code(service.ask(PREDICT, **bearer(brief))) == (401, "expired-key")
     assert service.ask(PREDICT, **bearer(lasting)).status_code == 200
     revoke_key(service.uri, "long")

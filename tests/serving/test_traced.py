@@ -222,6 +222,7 @@ def test_a_collector_that_is_away_disturbs_no_request(serve, monkeypatch) -> Non
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # and does not listen
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.1")  # and is not tried again until long after the test
         service = serve()
         assert {service.post("predict", {"rows": [ROW]}).status_code for _ in range(5)} == {200}
         service.close()
