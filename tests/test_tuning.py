@@ -31,7 +31,10 @@ def declared(declaration: Declaration, *settings: str) -> Declaration:
 @pytest.fixture(scope="module")
 def made(ray_session, declaration, tmp_path_factory):
     given, workspace = declared(declaration), Workspace.open(str(tmp_path_factory.mktemp("tuned")))
-    return given, workspace, tune(given, workspace)
+    with pytest.MonkeyPatch.context() as patch:
+        # LightGBM has no more seconds than the first search took: on a busy machine, too few for all of its trials.
+        patch.setattr("app.training.search.course.Course._late", lambda _: False)
+        return given, workspace, tune(given, workspace)
 
 
 def test_the_best_settings_become_a_judged_version_that_knows_them(made):
@@ -57,7 +60,7 @@ def test_only_what_is_proven_better_takes_the_declared_settings_place(made):
 
 def test_lightgbm_was_searched_with_the_same_budget_and_is_the_baseline(made):
     _, _, found = made
-    assert len(found.trees.trials) <= 3
+    assert [trial.number for trial in found.trees.trials] == [1, 2, 3]
     assert any(key.startswith("model.trees.") for key in found.settings) or found.trees.chosen == found.trees.declared
     for who, one in {"": found.found, "LightGBM, ": found.trees}.items():
         assert f"{who}chosen" in found.sides
