@@ -8,6 +8,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from app.cluster import free_ports
+
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 
@@ -22,8 +24,13 @@ def test_the_notebook_runs_from_top_to_bottom(path, tmp_path, ray_session, monke
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]))
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}})
+    # What a cell showed is waited for as well: a picture that is late would be left out without a word.
+    waits = {"timeout": 240, "startup_timeout": 240, "iopub_timeout": 60}
+    client = NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}, **waits)
     client.create_kernel_manager()
+    client.km.cache_ports = False  # those would be any process's by the time the kernel has started
+    for name, port in zip(("shell", "iopub", "stdin", "hb", "control"), free_ports(5), strict=True):
+        setattr(client.km, f"{name}_port", port)
     client.km.kernel_spec.argv[0] = sys.executable
     client.execute()
     pictures = [

@@ -31,7 +31,10 @@ def declared(declaration: Declaration, *settings: str) -> Declaration:
 @pytest.fixture(scope="module")
 def made(ray_session, declaration, tmp_path_factory):
     given, workspace = declared(declaration), Workspace.open(str(tmp_path_factory.mktemp("tuned")))
-    return given, workspace, tune(given, workspace)
+    with pytest.MonkeyPatch.context() as patch:
+        # LightGBM has no more seconds than the first search took: on a busy machine, too few for all of its trials.
+        patch.setattr("app.training.search.course.Course._late", lambda _: False)
+        return given, workspace, tune(given, workspace)
 
 
 def test_the_best_settings_become_a_judged_version_that_knows_them(made):
@@ -57,7 +60,7 @@ def test_only_what_is_proven_better_takes_the_declared_settings_place(made):
 
 def test_lightgbm_was_searched_with_the_same_budget_and_is_the_baseline(made):
     _, _, found = made
-    assert len(found.trees.trials) <= 3
+    assert [trial.number for trial in found.trees.trials] == [1, 2, 3]
     assert any(key.startswith("model.trees.") for key in found.settings) or found.trees.chosen == found.trees.declared
     for who, one in {"": found.found, "LightGBM, ": found.trees}.items():
         assert f"{who}chosen" in found.sides
@@ -118,6 +121,7 @@ def test_more_trials_go_on_with_those_there_are(made):
     assert again.found.best.loss <= found.found.best.loss
 
 
+@pytest.mark.timeout(600)  # two processes, one after the other, that each load all there is and begin a search
 def test_a_killed_driver_goes_on_and_repeats_no_trial(ray_session, declaration, tmp_path, wait_for):
     source = f"data.source={declaration.path.parent / 'rides.parquet'}"
     settings = [*QUICK, source, "tune.trials=4", "tune.baseline=false", "tune.stop_early=false", "train.epochs=6"]
@@ -131,8 +135,10 @@ def test_a_killed_driver_goes_on_and_repeats_no_trial(ray_session, declaration, 
         return {path.name: json.loads(path.read_text())["state"] for path in folder.glob("trial-*.json")}
 
     driver = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    wait_for(lambda: {"finished", "running"} <= {*states().values()}, 120)
-    driver.kill()
+    try:
+        wait_for(lambda: {"finished", "running"} <= {*states().values()}, 240)
+    finally:
+        driver.kill()
     assert driver.wait() == -signal.SIGKILL
     ended = {path: path.read_bytes() for path in folder.glob("trial-*.json") if b'"finished"' in path.read_bytes()}
     assert ended

@@ -122,7 +122,7 @@ def test_the_declaration_names_the_columns_of_the_table(table: pl.DataFrame) -> 
 
 def test_to_ask_for_help_builds_nothing(tmp_path: Path) -> None:
     command = [sys.executable, str(FOLDER / "build.py"), "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=240)
     assert done.returncode == 0
     assert "Build the tables" in done.stdout
     assert not list(tmp_path.iterdir())

@@ -111,6 +111,7 @@ def test_every_weight_is_learned(make_plan, make_features, kind, task, numbers, 
 @each_task
 def test_without_dropout_training_is_the_function_that_is_evaluated(make_plan, make_features, task, kind) -> None:
     plan = make_plan(task)
+    torch.manual_seed(0)
     network = Network(plan, model_of(kind, dropout=0.0))
     rows = tensors(make_features(plan, 500))
     outputs = plan.target.outputs

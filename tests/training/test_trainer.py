@@ -204,7 +204,7 @@ def killed_run(ray_session, tmp_path_factory):
     """A run that is stopped in the driver, goes on with two workers, and loses one of them to SIGKILL."""
     workspace = Workspace(str(tmp_path_factory.mktemp("workspace")))
     with pytest.raises(StoppedError):
-        train(PARTS, PLAN, spec_of(), workspace, "killed", stop_after(1))
+        train(PARTS, PLAN, spec_of(epochs=6), workspace, "killed", stop_after(1))
     seen = []
 
     def kill(line):
@@ -218,7 +218,8 @@ def killed_run(ray_session, tmp_path_factory):
             assert len(workers) == 2
             os.kill(workers[-1]["Pid"], signal.SIGKILL)
 
-    spread = spec_of(num_workers={"min": 1, "max": 2}, cpus_per_worker=1)
+    # Epochs enough that workers are at it still where this process hears of the second one some seconds late.
+    spread = spec_of(epochs=6, num_workers={"min": 1, "max": 2}, cpus_per_worker=1)
     return train(PARTS, PLAN, spread, workspace, "killed", kill), seen
 
 
@@ -226,15 +227,18 @@ def killed_run(ray_session, tmp_path_factory):
 @pytest.mark.slow  # the real thing: Ray starts a group of workers twice
 def test_a_killed_worker_costs_no_epoch(killed_run):
     trained, seen = killed_run
-    assert sorted(set(seen)) == [2, 3, 4]
-    assert [line["epoch"] for line in trained.history] == [1, 2, 3, 4]
+    assert [line["epoch"] for line in trained.history] == [1, 2, 3, 4, 5, 6]
+    # Who is killed between saving an epoch and telling it has told nothing; it is in the history all the same.
+    assert len({*range(2, 7)} - {*seen}) <= 1
+    assert {*seen} <= {*range(2, 7)}
+    assert (seen[0], seen[-1]) == (2, 6)
 
 
 @pytest.mark.ray
 @pytest.mark.slow  # shares the run above
 def test_workers_end_in_the_weights_that_the_driver_alone_ends_in(killed_run, tmp_path):
     trained, _ = killed_run
-    alone = train(PARTS, PLAN, spec_of(), Workspace(str(tmp_path)), "alone")
+    alone = train(PARTS, PLAN, spec_of(epochs=6), Workspace(str(tmp_path)), "alone")
     assert_same_weights(alone.network, trained.network, 1e-3)
     assert trained.validation["rows"] == 500
     assert trained.validation["auc"] == pytest.approx(alone.validation["auc"], abs=1e-4)
