@@ -56,7 +56,7 @@ def test_haproxy_ends_with_the_process_that_started_it(tmp_path: Path, monkeypat
         while child.name() != "sleep":  # until the launcher has become it
             assert child.is_running()
         parent.kill()
-    gone, _ = psutil.wait_procs([child], timeout=10)
+    gone, _ = psutil.wait_procs([child], timeout=60)
     assert gone
 
 

@@ -48,7 +48,7 @@ class Receiver:
 
     def wait_for(self, requests: int) -> list:
         with self.changed:
-            assert self.changed.wait_for(lambda: len(self.got) >= requests, 20), self.got
+            assert self.changed.wait_for(lambda: len(self.got) >= requests, 60), self.got
             return list(self.got)
 
     def close(self) -> None:
@@ -156,7 +156,7 @@ def test_a_receiver_that_is_down_is_tried_until_it_is_there_and_its_address_is_n
     sink = Counted()
     one = alerts(receiver.address, sink)
     one.tell(ledger.entries(), 0)
-    assert sink.any.wait(20)
+    assert sink.any.wait(60)
     one.close()
     assert "tried again" in caplog.text
     assert one.waiting == 1
