@@ -229,6 +229,6 @@ def test_a_process_that_ends_leaves_no_folder_behind(tmp_path: Path, joins: bool
         environment |= dict(line.split("=", 1) for line in lines if line[0] != "#")
         environment["RAY_ADDRESS"] = "10.0.0.1:6379"
     subprocess.run(
-        [sys.executable, "-c", ENDS], check=True, env=environment, cwd=Path(__file__).parents[1], timeout=60
+        [sys.executable, "-c", ENDS], check=True, env=environment, cwd=Path(__file__).parents[1], timeout=120
     )
     assert list(tmp_path.glob("evertrue-*")) == []
