@@ -236,7 +236,6 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
         monkeypatch.delenv(name)
     with Collector() as server:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.address)
-        monkeypatch.setattr("app.telemetry.traces.PATIENCE", 60)  # what is sent arrives, however busy the machine
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server

@@ -56,7 +56,7 @@ def test_haproxy_ends_with_the_process_that_started_it(tmp_path: Path, monkeypat
         while child.name() != "sleep":  # until the launcher has become it
             assert child.is_running()
         parent.kill()
-    gone, _ = psutil.wait_procs([child], timeout=60)
+    gone, _ = psutil.wait_procs([child], timeout=10)
     assert gone
 
 
@@ -229,6 +229,6 @@ def test_a_process_that_ends_leaves_no_folder_behind(tmp_path: Path, joins: bool
         environment |= dict(line.split("=", 1) for line in lines if line[0] != "#")
         environment["RAY_ADDRESS"] = "10.0.0.1:6379"
     subprocess.run(
-        [sys.executable, "-c", ENDS], check=True, env=environment, cwd=Path(__file__).parents[1], timeout=120
+        [sys.executable, "-c", ENDS], check=True, env=environment, cwd=Path(__file__).parents[1], timeout=60
     )
     assert list(tmp_path.glob("evertrue-*")) == []

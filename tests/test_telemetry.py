@@ -240,7 +240,8 @@ def test_the_loop_shows_what_it_knows_and_repeats_it() -> None:
     assert ledger.gauges == expected
 
 
-def test_warnings_and_errors_of_ours_are_counted_once_by_logger() -> None:
+def test_warnings_and_errors_of_ours_are_counted_once_by_logger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("app"), "handlers", [])  # and those that were there afterwards
     ledger, forgotten = Ledger(), Ledger()
     count_messages("flights", forgotten)
     count_messages("flights", ledger)
@@ -254,7 +255,6 @@ def test_warnings_and_errors_of_ours_are_counted_once_by_logger() -> None:
         (name, "flights", "error", "app.decisions.actor"): 1,
     }
     assert not forgotten.counters
-    logging.getLogger("app").handlers.clear()
 
 
 def test_jobs_report_their_work() -> None:
