@@ -118,6 +118,7 @@ def test_more_trials_go_on_with_those_there_are(made):
     assert again.found.best.loss <= found.found.best.loss
 
 
+@pytest.mark.timeout(600)  # two drivers, one after the other, each of which has to import all there is
 def test_a_killed_driver_goes_on_and_repeats_no_trial(ray_session, declaration, tmp_path, wait_for):
     source = f"data.source={declaration.path.parent / 'rides.parquet'}"
     settings = [*QUICK, source, "tune.trials=4", "tune.baseline=false", "tune.stop_early=false", "train.epochs=6"]
@@ -131,7 +132,7 @@ def test_a_killed_driver_goes_on_and_repeats_no_trial(ray_session, declaration, 
         return {path.name: json.loads(path.read_text())["state"] for path in folder.glob("trial-*.json")}
 
     driver = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    wait_for(lambda: {"finished", "running"} <= {*states().values()}, 120)
+    wait_for(lambda: {"finished", "running"} <= {*states().values()}, 240)
     driver.kill()
     assert driver.wait() == -signal.SIGKILL
     ended = {path: path.read_bytes() for path in folder.glob("trial-*.json") if b'"finished"' in path.read_bytes()}
