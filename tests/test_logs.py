@@ -51,7 +51,7 @@ def lines(text: str) -> list[dict[str, object]]:
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, cwd=ROOT, timeout=60, env=environment
+        [sys.executable, *command], capture_output=True, text=True, cwd=ROOT, timeout=120, env=environment
     )
 
 

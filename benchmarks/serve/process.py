@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from app.cluster import free_ports
 from app.types import UserError
 from benchmarks.serve.environments import ROOT
 from benchmarks.serve.peers import Peer
@@ -19,14 +19,6 @@ from benchmarks.serve.work import BUNDLE
 
 _END_SECONDS = 20.0
 _LOG_TAIL = 3000
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def environment(bundle_uri: str) -> dict[str, str]:
@@ -46,7 +38,7 @@ def serving(peer: Peer, python: Path, bundle_uri: str, body: bytes, log: Path) -
 
     Raises UserError with the end of its log when it stops or stays silent.
     """
-    port = free_port()
+    [port] = free_ports(1)
     with log.open("wb") as output:
         process = subprocess.Popen(
             peer.command(python, port),

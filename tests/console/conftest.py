@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
+from app.cluster import free_ports
 from app.console import page as console
 
 flights = runpy.run_path(str(Path(__file__).with_name("ten_months.py")))["flights"]
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
+MOST = 60_000.0
+"""Longest wait (ms) for what a page shows: five seconds are little on a busy machine."""
 
 
 class Service:
@@ -25,7 +28,7 @@ class Service:
         self.answers: dict[str, tuple[int, Any]] = {}
         self.asked: list[str] = []
         self._files = console.files()
-        self._port = 0
+        [self._port] = free_ports(1)  # one that nobody is given while the service is away
         self.start()
 
     def start(self) -> None:
@@ -52,7 +55,6 @@ class Service:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
         self._server.daemon_threads = True
-        self._port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
@@ -76,10 +78,11 @@ def chromium() -> Iterator[Any]:
     executable = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if executable is None:
         pytest.skip("no Chromium: install the package `chromium`, or name one in $CHROMIUM")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=MOST)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS, timeout=2 * MOST)
         yield browser
         browser.close()
 
@@ -98,6 +101,7 @@ class Visit:
 
     def __init__(self, browser: Any, **options: Any) -> None:
         self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        self.context.set_default_timeout(MOST)
         self.page = self.context.new_page()
         self.expected = ""  # a part of complaints that are to be expected
         self.complaints: list[str] = []

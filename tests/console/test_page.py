@@ -226,8 +226,7 @@ def test_a_loss_in_the_targets_own_unit_is_readable_however_large_or_small(
 
 def test_a_pointer_on_a_chart_reads_that_day(visit, service):
     page = visit().open(service)
-    box = page.locator("#loss-chart .u-over").bounding_box()
-    page.mouse.move(box["x"] + 1, box["y"] + 50)
+    page.locator("#loss-chart .u-over").hover(position={"x": 1, "y": 50})  # once it stays where it is
     expect(page.locator("#loss-readout")).to_contain_text("1 Mar 2013 · v1 0.")
 
 

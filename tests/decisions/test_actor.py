@@ -151,7 +151,7 @@ def test_a_loop_that_ends_by_a_panic_takes_its_process_along(declaration, tmp_pa
     monkeypatch.setattr(actor.DriftActor, "_keeper", panic)
     workspace = Workspace.open(str(tmp_path))
     actor.DriftActor(Carried.of(declaration, workspace), workspace.root, None, "rides")
-    assert ended.wait(30)
+    assert ended.wait(60)
     assert codes == [1]
 
 

@@ -58,7 +58,7 @@ def test_the_actor_traces_its_turns_and_sends_the_last_of_them_when_it_is_stoppe
     monkeypatch.setattr(actor, "count_messages", lambda name: None)
     carried = SimpleNamespace(read=lambda: SimpleNamespace(spec=world.spec))
     turning = actor.DriftActor(carried, world.workspace.root, None, "i")
-    wait_for(lambda: turning.status()["turns"], 20)
+    wait_for(lambda: turning.status()["turns"])
     turning.stop()
     span = collector.one("turn")
     assert (span.events, span.about["evertrue.role"], span.about["service.name"]) == (["deploy"], "actor", "rides")
