@@ -113,6 +113,8 @@ def measure(monitor: Monitor, stage: Stage, situation: Situation, confidence: fl
     watched = stage.role == "champion"
     here = _since(figures, trial, stage.role, stage.step)
     there = _since(figures, other, "shadow" if watched else "champion", stage.step)
+    # A champion scores every row; those that its challenger answered are counted under it as a shadow, its calls are not.
+    there_rows = there["rows"] + (0.0 if watched else _since(figures, other, "shadow", stage.step)["rows"])
     # A version that could not even be loaded failed as challenger, whatever part it was to have.
     tried = [here] if watched else [_since(figures, trial, role, stage.step) for role in _ON_TRIAL]
     paired = other if watched else trial  # pairs are summed under the version that is not champion
@@ -129,13 +131,13 @@ def measure(monitor: Monitor, stage: Stage, situation: Situation, confidence: fl
     days = [Sums(n, sign * total, squares) for day, n, total, squares in by_day if day >= first_day and n]
     return Measured(
         rows=round(here["rows"]),
-        other_rows=round(there["rows"]),
+        other_rows=round(there_rows),
         failures=round(sum(part["errors"] + part["not_finite"] for part in tried)),
         calls=round(here["calls"]),
         call=_median(here.times),
         other_call=_median(there.times),
-        row=_by_row(here),
-        other_row=_by_row(there),
+        row=_by_row(here.times, here["rows"]),
+        other_row=_by_row(there.times, there_rows),
         tail=_tail(here.times),
         other_tail=_tail(there.times),
         pairs=round(pairs),
@@ -173,12 +175,12 @@ def _median(times: Sequence[float]) -> float | None:
     return high - (high - low) * (reached - total / 2) / times[bucket]
 
 
-def _by_row(sums: _Sums) -> float | None:
+def _by_row(times: Sequence[float], rows: float) -> float | None:
     """Return seconds a row, with every call in the middle of its bucket."""
-    if not sum(sums.times) or not sums["rows"]:
+    if not sum(times) or not rows:
         return None
     middles = [(low + high) / 2 for low, high in pairwise(_EDGES)]
-    return sum(count * middle for count, middle in zip(sums.times, middles, strict=True)) / sums["rows"]
+    return sum(count * middle for count, middle in zip(times, middles, strict=True)) / rows
 
 
 def _tail(times: Sequence[float]) -> float | None:

@@ -197,6 +197,17 @@ def test_a_challenger_with_few_rows_a_call_is_not_called_slow(rollout):
     assert isinstance(rollout.verdict(), Passed)
 
 
+@pytest.mark.parametrize(("calls", "slow"), [(200, False), (20_000, True)])
+def test_a_challenger_that_answers_all_is_held_to_what_the_champion_takes_for_the_same_rows_unheard(
+    rollout, calls, slow
+):
+    rollout.to("stage", 1.0)
+    rollout.scored("1", "shadow", 20_000, calls=0)
+    rollout.scored("1", "champion", 0, calls=20_000)
+    rollout.scored("2", "challenger", 20_000, calls=calls, seconds=0.009)
+    assert isinstance(rollout.verdict(), Breach if slow else Passed)
+
+
 def test_a_tail_beyond_the_gates_limit_breaks_off_unless_the_champion_has_it_too(rollout):
     rollout.to("stage", 0.25)
     rollout.scored("2", "challenger", 1000)
