@@ -264,7 +264,6 @@ def service(
             "rollout.stages=[0.5,1.0]",
             "rollout.stage_rows=100",
             # A machine that stands still for a moment is no fault of a challenger's: what these tests spoil is far worse.
-            "rollout.max_errors=0.5",
             "rollout.max_slowdown=6",
             "gate.max_latency=5s",
         ],
