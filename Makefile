@@ -8,7 +8,7 @@ PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 .PHONY: run test serve stop bench lint docs cluster-check sbom audit clean
 
 run: $(VENV)/.run  ## the flights example, the whole loop: ten months of traffic in minutes
-	$(RUN) -m jobs.run $(EXAMPLE) --arrivals $(dir $(EXAMPLE))data/arrivals.parquet --known known --pace 3
+	$(RUN) -m jobs.run $(EXAMPLE) --arrivals $(dir $(EXAMPLE))data/arrivals.parquet --known known --pace 3 --lead 3d
 
 serve: $(VENV)/.run  ## the service alone, which stays up
 	$(RUN) -m jobs.serve $(EXAMPLE)

@@ -216,7 +216,9 @@ class Replay:
     _answers: list[Answers] = field(default_factory=list)
 
     def run(self, days_per_second: float, held: Callable[[int], bool]) -> None:
-        """Send everything; `held(moment)` is asked at every tick: while it is true, time nearly stands still."""
+        """Send everything; `held` is asked at every tick, with the time of the newest row sent (ms since 1970; before
+        the first row, its own): while it is true, time nearly stands still.
+        """
         happened, known = self.arrivals.time, self.arrivals.known
         labelled = np.flatnonzero(self.arrivals.table[self.arrivals.target].is_valid().to_numpy() & (known < NEVER))
         labelled = labelled[np.argsort(known[labelled], kind="stable")]
@@ -225,7 +227,7 @@ class Replay:
         before = time.monotonic()
         while now < end:
             clock = time.monotonic()
-            pace = days_per_second * DAY * (HELD if held(now) else 1.0)
+            pace = days_per_second * DAY * (HELD if held(int(happened[max(sent, 1) - 1])) else 1.0)
             now = min(now + min(int((clock - before) * pace), LONGEST_TICK), end)
             before = clock
             until = int(np.searchsorted(happened, now))

@@ -20,7 +20,7 @@ from jobs.command import main, parse_duration
 
 log = logging.getLogger(__name__)
 
-ASK_EVERY = 0.5
+ASK_EVERY = 0.25
 """Seconds between two looks at what the service is doing."""
 PATIENCE = 60.0
 """Seconds for which the service may tell nothing of itself; rows go on meanwhile."""
@@ -36,7 +36,7 @@ def replay(declaration: Declaration, _: Workspace, arguments: argparse.Namespace
     key = os.environ.get(ENVIRONMENT)
     client = Client(address, key, trust)
     sending = Replay(client, arrivals)
-    sending.run(arguments.pace, Watch(Client(address, key, trust).get))
+    sending.run(arguments.pace, Watch(Client(address, key, trust).get, arguments.lead))
     log.info(
         "%s requests, %s rows, %s labels, %s failed",
         *map("{:,}".format, (client.sent, client.rows, sending.labels_sent, client.failed)),
@@ -46,20 +46,24 @@ def replay(declaration: Declaration, _: Workspace, arguments: argparse.Namespace
 
 
 class Watch:
-    """Shows how the loop does, and says when the replay is to be held: while the service trains, whose minutes are
-    weeks at the replay's pace. `get` reads a JSON page of the service.
+    """Shows how the loop does, and says when the replay is to be held: its minutes are weeks at the replay's pace.
+
+    That is while the service trains, and while the newest row sent is further ahead of what the loop has read than
+    `lead`. `get` reads a JSON page of the service.
     """
 
-    def __init__(self, get: Callable[[str], Any]) -> None:
+    def __init__(self, get: Callable[[str], Any], lead: dt.timedelta | None = None) -> None:
         self._get = get
+        self._lead = lead
         self._asked = 0.0
         self._told_at = time.monotonic()
         self._busy = False
+        self._read: int | None = None  # event time (ms) that the loop has come to
         self._told = 0
         self._month = ""
 
     def __call__(self, now: int) -> bool:
-        """Look, at most every `ASK_EVERY` seconds; `now` is the replay's moment in ms since 1970.
+        """Look, at most every `ASK_EVERY` seconds; `now` is the time of the newest row sent, in ms since 1970.
 
         Raises UserError where the service tells nothing for longer than `PATIENCE`.
         """
@@ -73,11 +77,18 @@ class Watch:
                 log.warning("%s", error)
             else:
                 self._told_at = self._asked
-        return self._busy
+        return self._busy or self._behind(now)
+
+    def _behind(self, now: int) -> bool:
+        if self._lead is None or self._read is None:
+            return False
+        return now - self._read > self._lead / dt.timedelta(milliseconds=1)
 
     def _look(self, now: int) -> None:
         status = self._get("drift")
         self._busy = (status.get("retrain") or {}).get("state") in BUSY
+        as_of = status.get("as_of")
+        self._read = None if as_of is None else round(dt.datetime.fromisoformat(as_of).timestamp() * 1000)
         date = dt.datetime.fromtimestamp(now / 1000, dt.UTC).strftime("%Y-%m-%d")
         self._tell(self._get("decisions?limit=200")["decisions"])
         rollout = status.get("rollout")
@@ -88,6 +99,7 @@ class Watch:
             f"{self._told} entries in the ledger",
             f"rollout of {rollout['challenger']}: {rollout['stage']}" if rollout else "",
             str((status.get("retrain") or {}).get("state") or ""),
+            "waits for the loop" if self._behind(now) else "",
         ]
         line = "  ".join(filter(None, words))
         if sys.stdout.isatty():
@@ -145,6 +157,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--pace", type=_pace, default=1.0, help="days of event time that pass in a second (default: 1)"
+    )
+    parser.add_argument(
+        "--lead",
+        type=parse_duration,
+        help="let the loop keep up: event time by which rows may be ahead of what it has read, such as 2d",
     )
 
 

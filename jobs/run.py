@@ -57,7 +57,7 @@ def run(declaration: Declaration, workspace: Workspace, arguments: argparse.Name
     client = Client(address, key, trust)
     replay = Replay(client, arrivals)
     with watch("replay"):
-        replay.run(arguments.pace, Watch(Client(address, key, trust).get))
+        replay.run(arguments.pace, Watch(Client(address, key, trust).get, arguments.lead))
     with watch("settle"):
         status = _settle(client, replay.labels_sent)
     actor.stop(spec.name)

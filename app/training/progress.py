@@ -1,4 +1,4 @@
-"""What does a person see of a training? A bar on a terminal, a plain line an epoch in a log."""
+"""What does a person see of a training? A bar on a terminal, a plain line an epoch, or every 50 trees, in a log."""
 
 import contextlib
 import logging
@@ -16,17 +16,27 @@ _FIGURES = ("auc", "accuracy", "rmse")
 
 @contextlib.contextmanager
 def show_epochs(epochs: int) -> Iterator[OnEpoch]:
-    """Yield what `train` calls with every epoch: it moves a bar when stdout is a terminal, else it logs a line."""
+    """Yield what `train` calls with every epoch: it moves a bar when stdout is a terminal, else it logs a line.
+
+    Boosted trees have no epochs: they are counted, and move no bar.
+    """
     if not sys.stdout.isatty():
-        yield lambda line: logger.info("epoch %d of %d: %s", line["epoch"], epochs, describe(line))
+        yield lambda line: logger.info("%s: %s", _place(line, epochs), describe(line))
         return
     with tqdm(total=epochs, unit="epoch", file=sys.stdout) as bar:
 
         def move(line: dict[str, float]) -> None:
-            bar.update(int(line["epoch"]) - bar.n)
+            if "rounds" in line:
+                bar.set_postfix_str(f"{_place(line, epochs)}, {describe(line)}")
+                return
+            bar.n = int(line["epoch"])
             bar.set_postfix_str(describe(line))
 
         yield move
+
+
+def _place(line: dict[str, float], epochs: int) -> str:
+    return f"{line['rounds']:,.0f} trees" if "rounds" in line else f"epoch {line['epoch']:.0f} of {epochs}"
 
 
 def describe(line: dict[str, float]) -> str:

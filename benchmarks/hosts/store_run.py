@@ -40,8 +40,8 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
     options = parser.parse_args()
     os.environ |= {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_EC2_METADATA_DISABLED": "true"}
-    command = [sys.executable, "-m", "jobs.run", str(_EXAMPLE / "flights.yaml"), "--known", "known", "--pace", "3"]
-    command += ["--arrivals", str(_EXAMPLE / "data/arrivals.parquet")]
+    command = [sys.executable, "-m", "jobs.run", str(_EXAMPLE / "flights.yaml"), "--known", "known"]
+    command += ["--pace", "3", "--lead", "3d", "--arrivals", str(_EXAMPLE / "data/arrivals.parquet")]
     with tempfile.TemporaryDirectory(prefix="evertrue-bench-") as scratch:
         folder, log = Path(scratch), Path(scratch) / "run.log"
         for name in ("s3", "mlflow"):

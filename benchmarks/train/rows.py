@@ -21,7 +21,7 @@ _EXAMPLE = Path(__file__).parents[2] / "examples" / "flights" / "flights.yaml"
 
 @dataclass(frozen=True)
 class Rows:
-    """January and February in two parts (the newest 15 % validate), and March to December."""
+    """January and February in two parts (the newest 15 % validate), and March to December; `spec` asks for a network."""
 
     spec: Spec
     plan: FeaturePlan
@@ -31,7 +31,8 @@ class Rows:
 
 def flights() -> Rows:
     """Prepare, fit and encode the example; Ray must be initialised."""
-    declaration = read(_EXAMPLE, ["data.source=data/flights.parquet", "data.split.train_until=2013-03-01"])
+    settings = ["data.source=data/flights.parquet", "data.split.train_until=2013-03-01", "model.kind=network"]
+    declaration = read(_EXAMPLE, settings)
     with TemporaryDirectory() as folder:
         prepared = prepare(declaration, Workspace.open(folder))
         plan = fit(prepared, declaration.spec)

@@ -1,6 +1,7 @@
-"""While rows are replayed, a service that tells nothing of itself for a moment is asked again."""
+"""While rows are replayed, a service that tells nothing of itself for a moment is asked again, and one that lags waited for."""
 
 import argparse
+import datetime as dt
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,9 +35,34 @@ def test_silence_is_borne_for_a_while(monkeypatch: pytest.MonkeyPatch, caplog: p
         watch(0)
 
 
+def test_rows_wait_for_a_loop_that_is_further_behind_than_the_lead(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now, day = 1000.0, 86_400_000
+    monkeypatch.setattr(replay, "time", SimpleNamespace(monotonic=lambda: now))
+    read = None
+
+    def get(page: str) -> Any:
+        return {"decisions": []} if page.startswith("decisions") else {"as_of": read}
+
+    patient, blind = replay.Watch(get, dt.timedelta(days=2)), replay.Watch(get)
+    assert not patient(100 * day)  # it has read nothing yet: there is nothing to wait for
+    read, now = "1970-01-11T00:00:00.000Z", now + 1
+    assert not patient(12 * day)
+    assert patient(12 * day + 1)  # between two looks, too
+    assert not blind(100 * day)
+    now += 1
+    capsys.readouterr()
+    assert patient(40 * day)
+    assert "waits for the loop" in capsys.readouterr().out
+    read, now = "1970-02-10T00:00:00.000Z", now + 1
+    assert not patient(40 * day)
+
+
 @pytest.mark.parametrize(
     ("argument", "text"),
     [
+        *[("--lead", text) for text in ("-1d", "soon")],
         *[("--pace", text) for text in ("0", "-1", "nan", "inf", "fast")],
         *[
             ("--address", text)

@@ -124,7 +124,11 @@ def test_a_log_gets_a_line_an_epoch(caplog):
     line = {"epoch": 1, "train_loss": 0.5, "validation_loss": 0.25, "validation_auc": 0.75, "rows_per_second": 1e5}
     with caplog.at_level("INFO"), show_epochs(3) as on_epoch:
         on_epoch(line)
-    assert caplog.messages == ["epoch 1 of 3: loss 0.5000, validation 0.2500, auc 0.7500, 100,000 rows/s"]
+        on_epoch({"epoch": 4.0, "rounds": 200, "validation_loss": 0.25})  # an average's trees know of no epochs
+    assert caplog.messages == [
+        "epoch 1 of 3: loss 0.5000, validation 0.2500, auc 0.7500, 100,000 rows/s",
+        "200 trees: validation 0.2500",
+    ]
 
 
 def test_a_terminal_gets_a_bar(monkeypatch, capsys):
@@ -132,7 +136,11 @@ def test_a_terminal_gets_a_bar(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     with show_epochs(3) as on_epoch:
         on_epoch(line)
-    assert "1/3" in capsys.readouterr().out
+        on_epoch({"epoch": 4.0, "rounds": 200, "validation_loss": 0.25})
+    shown = capsys.readouterr().out
+    assert "1/3" in shown
+    assert "200 trees, validation 0.2500" in shown
+    assert "4/3" not in shown
 
 
 @pytest.mark.ray
