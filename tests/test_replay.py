@@ -238,7 +238,7 @@ def test_time_nearly_stands_still_while_the_replay_is_held(
         return len(asked) < 6
 
     Replay(Client(f"http://127.0.0.1:{service.server_port}/rides"), arrivals).run(20.0, held)
-    steps = np.diff(asked)
+    steps = np.diff(asked[: asked.index(asked[-1])])  # behind the last row only labels are to come
     assert steps[:4].max() < steps[6:-1].min()
 
 

@@ -36,7 +36,7 @@ def test_silence_is_borne_for_a_while(monkeypatch: pytest.MonkeyPatch, caplog: p
 
 
 def test_rows_wait_for_a_loop_that_is_further_behind_than_the_lead(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     now, day = 1000.0, 86_400_000
     monkeypatch.setattr(replay, "time", SimpleNamespace(monotonic=lambda: now))
@@ -55,6 +55,11 @@ def test_rows_wait_for_a_loop_that_is_further_behind_than_the_lead(
     capsys.readouterr()
     assert patient(40 * day)
     assert "waits for the loop" in capsys.readouterr().out
+    now += replay.PATIENCE
+    assert all(patient(40 * day + i) for i in range(3))
+    assert [line.getMessage() for line in caplog.records if line.name == replay.log.name] == [
+        "the loop has read nothing new for 60 s; rows wait for it, as --lead says"
+    ]
     read, now = "1970-02-10T00:00:00.000Z", now + 1
     assert not patient(40 * day)
 
