@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 ASK_EVERY = 0.25
 """Seconds between two looks at what the service is doing."""
 PATIENCE = 60.0
-"""Seconds for which the service may tell nothing of itself, rows go on meanwhile; or may read nothing, before that is told."""
+"""Seconds for which the service may tell nothing of itself; rows go on meanwhile. A loop that reads nothing is told of as often."""
 BUSY = {"probing", "running"}
 
 
@@ -59,8 +59,7 @@ class Watch:
         self._told_at = time.monotonic()
         self._busy = False
         self._read: int | None = None  # event time (ms) that the loop has come to, by the last look
-        self._read_at = self._told_at  # when that was news
-        self._patient = True
+        self._read_at = self._told_at  # when that was news, or that there is none was told
         self._told = 0
         self._month = ""
 
@@ -81,24 +80,24 @@ class Watch:
                 self._told_at = self._asked
         return self._busy or self._behind(now)
 
-    def _follow(self, as_of: str | None) -> None:
-        read = None if as_of is None else round(dt.datetime.fromisoformat(as_of).timestamp() * 1000)
-        if read != self._read:
-            self._read, self._read_at, self._patient = read, self._asked, True
-
     def _behind(self, now: int) -> bool:
         if self._lead is None or self._read is None:
             return False
-        behind = now - self._read > self._lead / dt.timedelta(milliseconds=1)
-        if behind and self._patient and self._asked - self._read_at > PATIENCE:
-            self._patient = False
+        return now - self._read > self._lead / dt.timedelta(milliseconds=1)
+
+    def _follow(self, as_of: str | None, now: int) -> None:
+        """Note how far the loop has read, and tell where it reads nothing while rows wait for it."""
+        read = None if as_of is None else round(dt.datetime.fromisoformat(as_of).timestamp() * 1000)
+        if read != self._read:
+            self._read, self._read_at = read, self._asked
+        elif self._behind(now) and self._asked - self._read_at > PATIENCE:
             log.warning("the loop has read nothing new for %.0f s; rows wait for it, as --lead says", PATIENCE)
-        return behind
+            self._read_at = self._asked
 
     def _look(self, now: int) -> None:
         status = self._get("drift")
         self._busy = (status.get("retrain") or {}).get("state") in BUSY
-        self._follow(status.get("as_of"))
+        self._follow(status.get("as_of"), now)
         date = dt.datetime.fromtimestamp(now / 1000, dt.UTC).strftime("%Y-%m-%d")
         self._tell(self._get("decisions?limit=200")["decisions"])
         rollout = status.get("rollout")
